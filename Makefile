@@ -1,0 +1,39 @@
+# `make demo` and `make test` are all the set-up there is: Linux, git, make and Python 3.11.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: install demo test heavy experiments lock lint
+
+install: $(VENV)/installed  ## build .venv from requirements.lock
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[^ ]*' requirements.lock)"
+	@# Bytecode now: importing torch without it takes twice as long, in each of many short jobs.
+	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python -e .
+	touch $@
+
+demo: install  ## make the demo data, run the whole DAG, print the result table
+	agm compose study=demo
+	snakemake
+	agm record
+
+test: install  ## the tests, without the heavy ones
+	pytest -n 2 -m "not heavy"
+
+heavy: install  ## the tests that need system services or many minutes
+	pytest -m heavy
+
+experiments: install  ## the experiments side by side, only the columns in which they differ
+	dvc exp show --only-changed --drop '.*(src|data|runs|evaluations)/' --no-pager
+
+lock: install  ## resolve the dependencies anew
+	uv pip compile pyproject.toml --extra dev --constraint constraints.txt --python-version 3.11 \
+	  --no-emit-index-url --generate-hashes --no-annotate --output-file requirements.lock
+
+lint: install
+	ruff check
+	ruff format --check

@@ -1,0 +1,349 @@
+"""Every parameter of `params.yaml`, its type and what it means: the one place where a parameter is documented.
+
+Field names are the keys of the file; `Params` is the whole of it. Unknown keys, wrong types and values out of range
+are refused by `agm.config.load` with the key's full name.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower case letters, digits and _")]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class Block(BaseModel):
+    """A block of parameters: immutable, with no key that is not listed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+# --- the data ---------------------------------------------------------------------------------------------------
+
+
+class Modality(Block):
+    kind: Literal["video", "audio", "image", "text"]
+    """What the files hold: decides how they are probed and extracted."""
+    column: str
+    """Column of the annotations that names the file. Audio may name a video: its sound is read."""
+
+
+class Split(Block):
+    val: Fraction = 0.15
+    """Share of the training clips held out for validation, where the annotations give no validation split."""
+    test: Fraction = 0.15
+    """Share of the clips held out for the test, where the annotations give no test split."""
+    seed: int = 0
+    """Seed of the split and of the order of the manifest, which every later step keeps."""
+
+
+class Dataset(Block):
+    name: Name
+    """Names the folders: data/<name>, runs/<name>, evaluations/<name>."""
+    adapter: Literal["dial", "manifest"]
+    """How the raw folder is read: see src/agm/ingest/adapters."""
+    root: str
+    """Folder of the raw media. It may lie anywhere and is only ever read."""
+    annotations: str
+    """The annotation file, for `manifest` the CSV with one row per clip."""
+    generated: list[Literal["dial"]] = []
+    """Demo sets that `agm generate` makes; empty for real data."""
+    modalities: dict[Name, Modality] = Field(min_length=1)
+    group: str | None = None
+    """Column whose values must not be in two splits (speaker, actor, session, …)."""
+    split: Split = Split()
+
+
+class DialNoise(Block):
+    video: Annotated[float, Field(ge=0)] = 0.5
+    """Standard deviation of the noise around the digit, in units of the digit's contrast."""
+    audio: Annotated[float, Field(ge=0)] = 1.0
+    """Standard deviation of the noise around the key tone, in units of the tone's amplitude."""
+    text: Fraction = 0.3
+    """Probability that the transcript names another digit in the place of the right one."""
+
+
+class Dial(Block):
+    """The demo data set: handwritten digits, key tones and transcripts, each as hard as its noise makes it."""
+
+    clips: Positive = 2000
+    seed: int = 0
+    noise: DialNoise = DialNoise()
+
+
+class VideoFeatures(Block):
+    kind: Literal["video"]
+    """Taken from dataset.modalities; not written in the file."""
+    frames: Positive = 8
+    """Frames kept of every clip."""
+    rate: PositiveFloat | None = None
+    """Frames per second to sample; null spaces the frames evenly over the clip."""
+    size: Positive = 224
+    """The short side is scaled to this, then the centre is cropped to a square."""
+    channels: Literal[1, 3] = 3
+
+
+class ImageFeatures(Block):
+    kind: Literal["image"]
+    """Taken from dataset.modalities; not written in the file."""
+    size: Positive = 224
+    """The short side is scaled to this, then the centre is cropped to a square."""
+    channels: Literal[1, 3] = 3
+
+
+class AudioFeatures(Block):
+    kind: Literal["audio"]
+    """Taken from dataset.modalities; not written in the file."""
+    rate: Positive = 16000
+    """Samples per second after resampling."""
+    seconds: PositiveFloat = 3.0
+    """Length that every clip is brought to."""
+    fit: Literal["pad", "tile"] = "pad"
+    """How a shorter clip is brought to that length; a longer one is cut at its end."""
+    representation: Literal["spectrogram", "mel"] = "spectrogram"
+    n_fft: Positive = 512
+    hop: Positive = 353
+    power: Literal[1, 2] = 1
+    """1: magnitude, 2: power."""
+    mels: Positive = 80
+    """Mel bands, for `mel` only."""
+    log_floor: PositiveFloat = 1e-7
+    """Added before the logarithm."""
+
+
+class TextFeatures(Block):
+    kind: Literal["text"]
+    """Taken from dataset.modalities; not written in the file."""
+    words: Positive = 32
+    """Tokens kept of every text; shorter ones are padded with 0."""
+    vocabulary: Positive = 10000
+    """Size limit of the vocabulary, which is built on the training split only."""
+    min_count: Positive = 1
+    """Words seen less often in training are unknown words."""
+    lowercase: bool = True
+
+
+Features = Annotated[VideoFeatures | AudioFeatures | ImageFeatures | TextFeatures, Field(discriminator="kind")]
+
+
+class Shards(Block):
+    rows: Positive = 1024
+    """Most clips in one shard file."""
+    block: Positive = 64
+    """Clips in one Parquet row group: what training reads at a time."""
+
+
+# --- the model --------------------------------------------------------------------------------------------------
+
+
+class ConvEncoder(Block):
+    name: Literal["conv"]
+    channels: list[Positive] = Field(default=[16, 32, 64], min_length=1)
+    """Output channels of each stride-2 convolution."""
+
+
+class ResNet18Encoder(Block):
+    name: Literal["resnet18"]
+    weights: str | None = None
+    """Local path of a torchvision ResNet-18 in safetensors; null starts from scratch."""
+
+
+class TransformerEncoder(Block):
+    name: Literal["transformer"]
+    dim: Positive = 64
+    heads: Positive = 4
+    layers: Positive = 2
+    feedforward: Positive = 128
+    dropout: Fraction = 0.1
+
+
+Encoder = Annotated[ConvEncoder | ResNet18Encoder | TransformerEncoder, Field(discriminator="name")]
+
+
+class LateSum(Block):
+    """f = Σ_m (W_m h_m + b_m)."""
+
+    name: Literal["late_sum"]
+
+
+class LateConcat(Block):
+    """f = W [h_1 … h_M] + b."""
+
+    name: Literal["late_concat"]
+
+
+class Early(Block):
+    """f = W MaxOut([h_1 … h_M]) + b."""
+
+    name: Literal["early"]
+    hidden: list[Positive] = Field(default=[2048, 1024], min_length=1)
+    pieces: Positive = 2
+    dropout: Fraction = 0.3
+
+
+Fusion = Annotated[LateSum | LateConcat | Early, Field(discriminator="name")]
+
+
+class Window(Block):
+    first: Annotated[int, Field(ge=0)] = 0
+    """First epoch of modulation."""
+    last: Annotated[int, Field(ge=0)] | None = None
+    """Last epoch of modulation; null modulates to the end."""
+
+
+class Joint(Block):
+    """Plain joint training."""
+
+    name: Literal["joint"]
+
+
+class Agm(Block):
+    """Adaptive gradient modulation (Li et al., ICCV 2023)."""
+
+    name: Literal["agm"]
+    alpha: Annotated[float, Field(ge=0)] = 1.0
+    """Strength of the modulation; 0 is plain joint training."""
+    bound: PositiveFloat | None = None
+    """Upper bound c on τ − r inside the exponent; null is none."""
+    window: Window = Window()
+
+
+Method = Annotated[Joint | Agm, Field(discriminator="name")]
+
+
+# --- training, evaluation, study --------------------------------------------------------------------------------
+
+
+class Sgd(Block):
+    name: Literal["sgd"]
+    lr: PositiveFloat = 1e-3
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+
+
+class AdamW(Block):
+    name: Literal["adamw"]
+    lr: PositiveFloat = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+
+
+class StepSchedule(Block):
+    step: Positive = 70
+    """Epochs between two reductions of the learning rate."""
+    gamma: PositiveFloat = 0.1
+
+
+class Trainer(Block):
+    epochs: Positive = 100
+    batch_size: Positive = 64
+    optimiser: Annotated[Sgd | AdamW, Field(discriminator="name")] = Sgd(name="sgd")
+    schedule: StepSchedule = StepSchedule()
+    clip: PositiveFloat | None = 1.0
+    """Where an entry of the classifier's weight gradient exceeds this, all gradients are clipped to this norm."""
+    select: Literal["accuracy", "loss"] = "accuracy"
+    """Which validation figure picks the epoch whose weights are kept."""
+    shuffle_window: Positive = 1024
+    """Clips held in memory to shuffle from."""
+    threads: Positive = 1
+    """CPU threads of a run: part of the configuration because results repeat only at the same number."""
+
+
+class Evaluation(Block):
+    ridge_alpha: Annotated[float, Field(ge=0)] = 120.0
+    """Penalty of the ridge regression behind the competition strength."""
+    outputs: Literal["logits", "probabilities"] = "logits"
+    """Which outputs of the mono-modal concept the joint model's feature must express."""
+    bootstrap: Positive = 1000
+    """Resamples behind each interval of the competition strength."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    batch_size: Positive = 256
+
+
+class Study(Block):
+    """A grid over one data set: every fusion × method × seed, and the concepts every method is compared with."""
+
+    name: Name
+    fusions: list[Name] = Field(min_length=1)
+    methods: list[Name] = Field(min_length=1)
+    modalities: list[Name] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+
+
+class Params(Block):
+    """The whole of `params.yaml`."""
+
+    study: Study
+    dataset: Dataset
+    dial: Dial | None = None
+    parts: list[int] = Field(min_length=1)
+    """Extraction jobs of each modality, numbered from 0: how far a cluster can fan out."""
+    features: dict[Name, Features]
+    shards: Shards
+    encoders: dict[Name, Encoder]
+    fusions: dict[Name, Fusion]
+    methods: dict[Name, Method]
+    trainer: Trainer
+    evaluation: Evaluation
+
+    @model_validator(mode="before")
+    @classmethod
+    def _give_features_their_kind(cls, content: Any) -> Any:
+        try:
+            kinds = {name: modality["kind"] for name, modality in content["dataset"]["modalities"].items()}
+            features = {name: {"kind": kinds[name], **block} for name, block in content["features"].items()}
+        except (KeyError, TypeError, AttributeError):
+            return content  # whatever is missing or misshapen is reported field by field
+        return {**content, "features": features}
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Params":
+        modalities = list(self.dataset.modalities)
+        problems = [
+            f"{key}: expected one entry for each of {modalities}, found {list(found)}"
+            for key, found in (
+                ("features", self.features),
+                ("encoders", self.encoders),
+                ("study.modalities", self.study.modalities),
+            )
+            if sorted(found) != sorted(modalities)
+        ]
+        for key, chosen, defined in (
+            ("study.fusions", self.study.fusions, self.fusions),
+            ("study.methods", self.study.methods, self.methods),
+        ):
+            problems += [
+                f"{key}: {name!r} is not defined; there are {list(defined)}" for name in chosen if name not in defined
+            ]
+        if self.parts != list(range(len(self.parts))):
+            problems.append(f"parts: expected 0, 1, 2, … in order, found {self.parts}")
+        if self.dataset.generated and self.dial is None:
+            problems.append("dial: expected the parameters of the demo set that dataset.generated names")
+        for key, values in (
+            ("fusions", self.study.fusions),
+            ("methods", self.study.methods),
+            ("seeds", self.study.seeds),
+        ):
+            if len(set(values)) < len(values):
+                problems.append(f"study.{key}: an entry is there twice: {values}")
+        if "concepts" in self.study.methods:
+            problems.append("study.methods: 'concepts' is the folder of the mono-modal concepts; choose another name")
+        for name in modalities:
+            problems += self._mismatch(name)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _mismatch(self, name: str) -> list[str]:
+        kind, encoder = self.dataset.modalities[name].kind, self.encoders.get(name)
+        if encoder is None:
+            return []
+        sequence = kind == "text"
+        if sequence and encoder.name != "transformer":
+            return [f"encoders.{name}: {encoder.name!r} reads images, and {name!r} is {kind}; use 'transformer'"]
+        if not sequence and encoder.name == "transformer":
+            return [
+                f"encoders.{name}: 'transformer' reads sequences of words, and {name!r} is {kind}; use 'conv' or 'resnet18'"
+            ]
+        return []

@@ -1,0 +1,48 @@
+"""The device of a run, and the settings that make a run repeatable on it."""
+
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from agm.errors import AgmError
+
+
+def prepare_device(threads: int) -> torch.device:
+    """Choose the device (AGM_DEVICE, else a GPU if there is one) and make torch deterministic on it.
+
+    Raises:
+        AgmError: when AGM_DEVICE names a device that torch cannot use.
+    """
+    # cuBLAS reads this when CUDA starts: it must be set before.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    name = os.environ.get("AGM_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise AgmError(
+            f"torch cannot use this device: {reason}",
+            where=f"AGM_DEVICE={name}",
+            fix="use cpu, cuda or cuda:N",
+        ) from None
+    if device.type != "cpu":
+        # On a CPU one thread count repeats as it is, and this switch imports the compiler, which takes seconds. An
+        # operation that has no deterministic form warns: better than refusing to train.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    return device
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the run was computed with."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("agm", "torch", "torchvision", "numpy")},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,1 @@
+"""Evaluate: accuracy, mono-modal responses and competition strength of finished runs."""

@@ -1,0 +1,135 @@
+"""Score one finished run: `agm evaluate FUSION METHOD SEED`, or `agm evaluate-concept FUSION MODALITY SEED`.
+
+Reads the run's weights (those picked on validation), the shards, and for a method's run the predictions of the
+mono-modal concepts of the same fusion and seed. Writes, below evaluations/<dataset>/<fusion>/…:
+
+  predictions.parquet  every validation and test clip: its label, the logits, and φ of each modality
+  evaluation.json      accuracy, macro F1 and a table per class, the accuracy of each φ_m, and for a method's run the
+                       competition strength d_m of each modality with its bootstrap interval
+
+The ridge regression behind d_m is fitted on the validation split and read on the test split.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.torch import load_file
+
+from agm import config, provenance
+from agm.config import Params
+from agm.device import prepare_device
+from agm.errors import AgmError
+from agm.evaluate.predict import Predictions, predict
+from agm.files import checksums, read_json, replacing, verify
+from agm.graph import Graph, Job
+from agm.metrics.classification import accuracy, classification_summary
+from agm.metrics.competition import competition_strength
+from agm.models import build_concept, build_joint
+from agm.shard.stream import Shards
+
+SPLITS = ("val", "test")
+
+
+def run(params: Params, job: Job) -> dict[str, Any]:
+    """Evaluate the run that `job` names and write its predictions."""
+    graph = Graph(params)
+    is_concept = job.step == "evaluate_concept"
+    trained = graph.job("concept" if is_concept else "train", *job.cell)
+    record = _finished(trained)
+    shards = Shards.open(graph.data)
+    predictions = _predict(params, trained, shards)
+    with replacing(job.outputs[0]) as temporary:
+        _table(predictions).write_parquet(temporary)
+    summary = {
+        "run": record["run"],
+        "selected_epoch": record["selected_epoch"],
+        "splits": {split: _summary(one, shards.classes) for split, one in predictions.items()},
+        "sha256": checksums(job.index.parent, [path.name for path in job.outputs]),
+    }
+    if not is_concept:
+        summary["competition"] = _competition(params, graph, job, predictions)
+    return summary
+
+
+def _finished(job: Job) -> dict[str, Any]:
+    """The index of an earlier job, whose outputs are whole and what the parameters ask for."""
+    if reason := provenance.outdated(job, config.read()):
+        raise AgmError(
+            f"`{job.command}` must be run again: {reason}",
+            where=job.index,
+            fix="run `snakemake` or `dvc repro`",
+        )
+    record = read_json(job.index)
+    verify(job.index.parent, record["sha256"], rebuild=job.command)
+    return record
+
+
+def _predict(params: Params, trained: Job, shards: Shards) -> dict[str, Predictions]:
+    device = prepare_device(params.trainer.threads)
+    fusion, name, seed = trained.cell[0], trained.cell[1], int(trained.cell[2])
+    if trained.step == "concept":
+        model = build_concept(params, fusion, name, shards.features, len(shards.classes), seed)
+    else:
+        model = build_joint(params, fusion, shards.features, len(shards.classes), seed)
+    model.load_state_dict(load_file(trained.outputs[0]))
+    model.to(device).eval()
+    return {split: predict(model, shards, split, params.evaluation.batch_size, device) for split in SPLITS}
+
+
+def _summary(one: Predictions, classes: list[str]) -> dict[str, Any]:
+    summary = classification_summary(one.logits, one.labels, classes)
+    if one.responses:
+        summary["phi_accuracy"] = {name: accuracy(phi, one.labels) for name, phi in one.responses.items()}
+    return summary
+
+
+def _table(predictions: dict[str, Predictions]) -> pl.DataFrame:
+    return pl.concat(
+        pl.DataFrame(
+            {
+                "clip_id": one.clip_ids,
+                "split": [split] * len(one.clip_ids),
+                "label": one.labels,
+                "logits": one.logits,
+                **{f"phi_{name}": phi for name, phi in one.responses.items()},
+            }
+        )
+        for split, one in predictions.items()
+    )
+
+
+def _competition(params: Params, graph: Graph, job: Job, predictions: dict[str, Predictions]) -> dict[str, Any]:
+    fusion, _, seed = job.cell
+    settings = params.evaluation
+    strengths = {}
+    for modality in params.study.modalities:
+        concept = graph.job("evaluate_concept", fusion, modality, seed)
+        _finished(concept)
+        outputs = _concept_outputs(concept.outputs[0], predictions, settings.outputs)
+        pairs = {split: (predictions[split].fused, outputs[split]) for split in SPLITS}
+        strength = competition_strength(
+            pairs["val"],
+            pairs["test"],
+            alpha=settings.ridge_alpha,
+            resamples=settings.bootstrap,
+            confidence=settings.confidence,
+        )
+        strengths[modality] = asdict(strength)
+    return strengths
+
+
+def _concept_outputs(path: Path, predictions: dict[str, Predictions], kind: str) -> dict[str, np.ndarray]:
+    """The concept's outputs by split, clip for clip beside `predictions`."""
+    table = pl.read_parquet(path)
+    outputs = {}
+    for split, one in predictions.items():
+        rows = table.filter(pl.col("split") == split)
+        if rows["clip_id"].to_list() != one.clip_ids:
+            raise AgmError("The concept was evaluated on other clips", where=path, fix="run `snakemake` or `dvc repro`")
+        logits = rows["logits"].to_numpy().astype(np.float64)
+        outputs[split] = logits if kind == "logits" else torch.from_numpy(logits).softmax(dim=1).numpy()
+    return outputs

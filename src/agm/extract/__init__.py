@@ -1,0 +1,1 @@
+"""Extraction: raw media files become tensors of one fixed shape."""

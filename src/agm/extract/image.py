@@ -1,0 +1,44 @@
+"""Images to uint8 [channels, size, size]."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from agm.config.schema import ImageFeatures
+from agm.extract.media import Unusable
+from agm.tensors import Feature
+
+# A small file can claim to be a huge picture; nothing larger is decoded.
+MOST_PIXELS = 100_000_000
+
+
+def feature(settings: ImageFeatures) -> Feature:
+    """What `load` returns."""
+    return Feature("image", "uint8", (settings.channels, settings.size, settings.size))
+
+
+def load(path: Path, stream: None, settings: ImageFeatures) -> np.ndarray:
+    """Decode, turn upright, scale the short side and crop the centre.
+
+    Raises:
+        Unusable: when the file is no image, is damaged or is larger than `MOST_PIXELS`.
+    """
+    Image.MAX_IMAGE_PIXELS = None  # the limit below replaces Pillow's own, which only warns
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Unusable(f"The image is too large: {image.width} × {image.height}, at most {MOST_PIXELS} pixels")
+            upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB" if settings.channels == 3 else "L")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Unusable(f"The image cannot be decoded: {error}") from None
+    square = ImageOps.fit(upright, (settings.size, settings.size), Image.Resampling.BICUBIC)
+    pixels = np.asarray(square, np.uint8).reshape(settings.size, settings.size, settings.channels)
+    return np.moveaxis(pixels, 2, 0)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Keep the upper half of 16-bit gray values, which Pillow's own conversion would cut off at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image, np.int32) >> 8).clip(0, 255).astype(np.uint8))

@@ -1,0 +1,99 @@
+"""Files that are either whole or absent: every output of the DAG is written here."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agm.errors import AgmError
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success flush it to disk and rename it over `target`.
+
+    The path yielded may become a file or a folder. On any error it is removed and `target` stays as it was.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+        _flush(temporary)
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        _remove(temporary)
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Write `content` as readable JSON, atomically; equal content gives equal bytes."""
+    with replacing(target) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, rebuild: str | None = None) -> Any:
+    """Read a JSON file of the DAG.
+
+    Raises:
+        AgmError: when it is missing or broken; `rebuild` is the command that makes it.
+    """
+    fix = f"run `{rebuild}`" if rebuild else None
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AgmError("A file of an earlier step is missing", where=path, fix=fix) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise AgmError(f"A file of an earlier step is damaged ({error})", where=path, fix=fix) from None
+
+
+def sha256(path: Path) -> str:
+    """Checksum of one file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksums(folder: Path, names: list[str]) -> dict[str, str]:
+    """Checksums of the files `names` below `folder`, for an index to record."""
+    return {name: sha256(folder / name) for name in names}
+
+
+def verify(folder: Path, expected: dict[str, str], rebuild: str) -> None:
+    """Compare files with the checksums that their index recorded.
+
+    Raises:
+        AgmError: naming the file, both checksums, and `rebuild`, the command that makes it again.
+    """
+    for name, want in expected.items():
+        path = folder / name
+        if not path.exists():
+            raise AgmError("A data file is missing", where=path, fix=f"run `{rebuild}`")
+        if (found := sha256(path)) != want:
+            raise AgmError(
+                f"A data file is damaged: its checksum is {found}, and {want} was recorded",
+                where=path,
+                fix=f"delete it and run `{rebuild}`",
+            )
+
+
+def _flush(path: Path) -> None:
+    """Force a file, or every file of a folder, to disk."""
+    for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if each.is_file():
+            descriptor = os.open(each, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    remove: Callable[[Path], Any] = shutil.rmtree if path.is_dir() else os.unlink
+    if path.exists() or path.is_symlink():
+        remove(path)

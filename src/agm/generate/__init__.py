@@ -1,0 +1,1 @@
+"""Step `generate`: demo data made from code, as raw files."""

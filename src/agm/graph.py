@@ -1,0 +1,249 @@
+"""The DAG, job by job: what every command reads, writes and depends on.
+
+Snakemake's rules and `dvc.yaml` state the same graph in their own languages, and tests hold the three together. The
+commands take their paths from here, so that a path is spelled in one place.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from agm.config import Params
+
+RAW = Path("data/raw")
+
+# The source that decides each step's output, below src/agm: a change there makes the step's results out of date. What
+# only carries data or messages (command line, files, progress, this module) is not listed; a test holds the lists
+# to what the steps import.
+SCIENCE = ("attribution.py", "device.py", "methods", "models")
+CODE = {
+    "generate": ("generate",),
+    "list": ("ingest",),
+    "ingest": ("ingest",),
+    "extract": ("extract", "tensors.py"),
+    "shard": ("shard", "tensors.py"),
+    "train": ("train", "shard/stream.py", "tensors.py", *SCIENCE),
+    "concept": ("train", "shard/stream.py", "tensors.py", *SCIENCE),
+    "evaluate": ("evaluate", "metrics", "shard/stream.py", "tensors.py", *SCIENCE),
+    "evaluate_concept": ("evaluate", "metrics", "shard/stream.py", "tensors.py", *SCIENCE),
+    "report": ("report", "metrics"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command of the DAG.
+
+    Attributes:
+        step: the step, a key of `CODE`.
+        cell: which one of the step's jobs: the arguments of the command.
+        index: the small JSON file among the outputs that says what the job was made from (`agm.provenance`).
+        outputs: the other files and folders it writes.
+        inputs: small files it reads, compared by content: annotations and the indexes of other jobs.
+        data: bulky files it reads; the indexes among `inputs` vouch for them.
+        parameters: dotted keys of `params.yaml` that it depends on.
+    """
+
+    step: str
+    cell: tuple[str, ...]
+    index: Path
+    outputs: tuple[Path, ...]
+    inputs: tuple[Path, ...]
+    data: tuple[Path, ...]
+    parameters: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        """The command line: the same text for a person, Snakemake and DVC."""
+        return " ".join(["agm", self.step.replace("_", "-"), *self.cell])
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        return CODE[self.step]
+
+
+class Graph:
+    """Every job of the study that `params` describes."""
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self.data = Path("data") / params.dataset.name
+        self.runs = Path("runs") / params.dataset.name
+        self.evaluations = Path("evaluations") / params.dataset.name
+        self.reports = Path("reports")
+
+    @cached_property
+    def jobs(self) -> tuple[Job, ...]:
+        return tuple(self._jobs())
+
+    def job(self, step: str, *cell: object) -> Job:
+        """The job of `step` at `cell`.
+
+        Raises:
+            KeyError: when the study has no such cell.
+        """
+        return self._index[step, tuple(map(str, cell))]
+
+    def cells(self, step: str) -> list[tuple[str, ...]]:
+        """The cells of `step`."""
+        return [job.cell for job in self.jobs if job.step == step]
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, tuple[str, ...]], Job]:
+        return {(job.step, job.cell): job for job in self.jobs}
+
+    def _jobs(self) -> Iterator[Job]:
+        study = self.params.study
+        for name in self.params.dataset.generated:
+            yield self._generate(name)
+        yield self._list()
+        yield self._ingest()
+        for modality in study.modalities:
+            for part in self.params.parts:
+                yield self._extract(modality, part)
+        yield self._shard()
+        for fusion in study.fusions:
+            for seed in study.seeds:
+                for modality in study.modalities:
+                    yield self._concept(fusion, modality, seed)
+                    yield self._evaluate_concept(fusion, modality, seed)
+                for method in study.methods:
+                    yield self._train(fusion, method, seed)
+                    yield self._evaluate(fusion, method, seed)
+        yield self._report()
+
+    # --- from raw media to shards ---
+
+    def _generate(self, name: str) -> Job:
+        root = RAW / name
+        return Job(
+            step="generate",
+            cell=(name,),
+            index=root / "generated.json",
+            outputs=(root / "labels.csv", root / "clips"),
+            inputs=(),
+            data=(),
+            parameters=(name,),
+        )
+
+    def _list(self) -> Job:
+        return Job(
+            step="list",
+            cell=(),
+            index=self.data / "listing.json",
+            outputs=(self.data / "listing.parquet",),
+            inputs=(Path(self.params.dataset.annotations),),
+            data=(),
+            parameters=self._source,
+        )
+
+    def _ingest(self) -> Job:
+        return Job(
+            step="ingest",
+            cell=(),
+            index=self.data / "manifest.json",
+            outputs=(self.data / "manifest.parquet", self.data / "rejected.parquet"),
+            inputs=(self.data / "listing.json", Path(self.params.dataset.annotations)),
+            data=(self.data / "listing.parquet",),
+            parameters=(*self._source, "dataset.split"),
+        )
+
+    @property
+    def _source(self) -> tuple[str, ...]:
+        return tuple(f"dataset.{key}" for key in ("adapter", "root", "annotations", "modalities", "group"))
+
+    def _extract(self, modality: str, part: int) -> Job:
+        folder = self.data / "features" / modality
+        return Job(
+            step="extract",
+            cell=(modality, str(part)),
+            index=folder / f"part-{part}.json",
+            outputs=(folder / f"part-{part}.parquet",),
+            inputs=(self.data / "manifest.json",),
+            data=(self.data / "manifest.parquet",),
+            parameters=("dataset.root", f"dataset.modalities.{modality}", f"features.{modality}", "parts"),
+        )
+
+    def _shard(self) -> Job:
+        parts = [self._extract(name, part) for name in self.params.study.modalities for part in self.params.parts]
+        return Job(
+            step="shard",
+            cell=(),
+            index=self.data / "shards.json",
+            outputs=(self.data / "shards", self.data / "quarantine.parquet"),
+            inputs=(self.data / "manifest.json", *(part.index for part in parts)),
+            data=(
+                self.data / "manifest.parquet",
+                self.data / "rejected.parquet",
+                *(output for part in parts for output in part.outputs),
+            ),
+            parameters=("shards", "parts", "dataset.modalities"),
+        )
+
+    # --- from shards to the report ---
+
+    def _training(self, step: str, cell: tuple[str, ...], folder: Path, parameters: tuple[str, ...]) -> Job:
+        return Job(
+            step=step,
+            cell=cell,
+            index=folder / "run.json",
+            outputs=(folder / "model.safetensors", folder / "history.parquet"),
+            inputs=(self.data / "shards.json",),
+            data=(self.data / "shards",),
+            parameters=("encoders", f"fusions.{cell[0]}", "trainer", *parameters),
+        )
+
+    def _concept(self, fusion: str, modality: str, seed: int) -> Job:
+        folder = self.runs / fusion / "concepts" / f"seed-{seed}" / modality
+        return self._training("concept", (fusion, modality, str(seed)), folder, ())
+
+    def _train(self, fusion: str, method: str, seed: int) -> Job:
+        folder = self.runs / fusion / method / f"seed-{seed}"
+        return self._training("train", (fusion, method, str(seed)), folder, (f"methods.{method}",))
+
+    def _evaluation(self, step: str, run: Job, concepts: list[Job]) -> Job:
+        folder = self.evaluations / run.index.parent.relative_to(self.runs)
+        return Job(
+            step=step,
+            cell=run.cell,
+            index=folder / "evaluation.json",
+            outputs=(folder / "predictions.parquet",),
+            inputs=(self.data / "shards.json", run.index, *(concept.index for concept in concepts)),
+            data=(
+                self.data / "shards",
+                run.index.parent / "model.safetensors",
+                *(output for concept in concepts for output in concept.outputs),
+            ),
+            parameters=("evaluation",),
+        )
+
+    def _evaluate_concept(self, fusion: str, modality: str, seed: int) -> Job:
+        return self._evaluation("evaluate_concept", self._concept(fusion, modality, seed), [])
+
+    def _evaluate(self, fusion: str, method: str, seed: int) -> Job:
+        concepts = [self._evaluate_concept(fusion, name, seed) for name in self.params.study.modalities]
+        return self._evaluation("evaluate", self._train(fusion, method, seed), concepts)
+
+    def _report(self) -> Job:
+        study = self.params.study
+        runs, evaluations = [], []
+        for fusion in study.fusions:
+            for seed in study.seeds:
+                runs += [self._concept(fusion, name, seed) for name in study.modalities]
+                runs += [self._train(fusion, name, seed) for name in study.methods]
+                evaluations += [self._evaluate_concept(fusion, name, seed) for name in study.modalities]
+                evaluations += [self._evaluate(fusion, name, seed) for name in study.methods]
+        return Job(
+            step="report",
+            cell=(),
+            index=self.reports / "report.json",
+            outputs=tuple(self.reports / name for name in ("index.html", "metrics.json", "results.parquet")),
+            inputs=(
+                self.data / "manifest.json",
+                self.data / "shards.json",
+                *(job.index for job in runs + evaluations),
+            ),
+            data=(self.data / "quarantine.parquet", *(job.index.parent / "history.parquet" for job in runs)),
+            parameters=("study", "evaluation.confidence"),
+        )

@@ -1,0 +1,113 @@
+"""Anybody's own data: one CSV with a row per clip.
+
+Columns: `clip_id`; `label`, all integers or all names; `split` (train, val or test), which may be missing or have
+empty cells; for each modality the column that `dataset.modalities` names, with the path of a file below
+`dataset.root`, empty where the clip lacks that modality; and the column that `dataset.group` names, if it is set.
+Other columns are ignored.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from agm.config.schema import Dataset
+from agm.ingest.adapters.table import FIX, Row, rows
+from agm.ingest.clip import SPLITS, Adapter, Clip, refuse
+
+# Ids become file names in users' hands, so nothing that a file system or a shell trips over.
+UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+LONGEST_ID = 200
+INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+# What a table program writes for a number that is not whole, or for a missing one.
+NUMBER = re.compile(r"[+-]?([0-9]*\.[0-9]*|[0-9.]+e[+-]?[0-9]+|nan|inf|infinity)", re.IGNORECASE)
+
+
+@dataclass
+class _Seen:
+    """What earlier rows said, to compare later rows with."""
+
+    ids: dict[str, int] = field(default_factory=dict)
+    labels: dict[bool, int] = field(default_factory=dict)  # is it an integer? → first row
+    groups: dict[str, tuple[str, int]] = field(default_factory=dict)  # group → its split and first row
+    straddling: set[str] = field(default_factory=set)  # groups told about already
+
+
+def clips(dataset: Dataset) -> list[Clip]:
+    """Read the CSV that `dataset.annotations` names.
+
+    Raises:
+        AgmError: with the row numbers of everything that is wrong with it.
+    """
+    columns = {name: modality.column for name, modality in dataset.modalities.items()}
+    required = ["clip_id", "label", *dict.fromkeys(columns.values()), *([dataset.group] if dataset.group else [])]
+    found, problems, seen = [], [], _Seen()
+    for row in rows(dataset.annotations, required):
+        clip = _clip(row, columns, dataset.group)
+        wrong = [
+            *_wrong_id(clip, seen),
+            *_wrong_label(clip, seen),
+            *_wrong_split(clip, seen, dataset.group),
+            *_wrong_path(clip),
+        ]
+        problems += [f"row {row.number}: {each}" for each in wrong]
+        found.append(clip)
+    refuse(problems, dataset.annotations, FIX)
+    return found
+
+
+def _clip(row: Row, columns: dict[str, str], group: str | None) -> Clip:
+    label = row["label"]
+    return Clip(
+        clip_id=row["clip_id"],
+        split=row.get("split") or None,
+        label=str(int(label)) if INTEGER.fullmatch(label) else label,
+        group=row[group] if group else None,
+        files={name: posixpath.normpath(row[column]) for name, column in columns.items() if row[column]},
+        row=row.number,
+    )
+
+
+def _wrong_id(clip: Clip, seen: _Seen) -> Iterator[str]:
+    if not clip.clip_id:
+        yield "clip_id is empty"
+    elif UNFIT.search(clip.clip_id) or clip.clip_id in (".", "..") or len(clip.clip_id.encode()) > LONGEST_ID:
+        yield f"clip_id {clip.clip_id[:60]!r} is not fit for a file name"
+    elif (first := seen.ids.setdefault(clip.clip_id, clip.row)) != clip.row:
+        yield f"clip_id {clip.clip_id!r} is in row {first} already"
+
+
+def _wrong_label(clip: Clip, seen: _Seen) -> Iterator[str]:
+    integer = INTEGER.fullmatch(clip.label) is not None
+    if not clip.label:
+        yield "label is empty"
+    elif NUMBER.fullmatch(clip.label):
+        yield f"label {clip.label!r} is neither an integer nor a name"
+    elif (other := seen.labels.get(not integer)) is not None:
+        kinds = ("an integer", "a name") if integer else ("a name", "an integer")
+        yield f"label {clip.label!r} is {kinds[0]}, but that of row {other} is {kinds[1]}"
+    else:
+        seen.labels.setdefault(integer, clip.row)
+
+
+def _wrong_split(clip: Clip, seen: _Seen, column: str | None) -> Iterator[str]:
+    if clip.split is not None and clip.split not in SPLITS:
+        yield f"split {clip.split!r} is not one of {', '.join(SPLITS)}"
+    if clip.group == "":
+        yield f"{column} is empty, so the clip's group is not known"
+    elif clip.group is not None and clip.split is not None:
+        split, first = seen.groups.setdefault(clip.group, (clip.split, clip.row))
+        if split != clip.split and clip.group not in seen.straddling:
+            seen.straddling.add(clip.group)
+            yield f"{column} {clip.group!r} is in split {clip.split}, but in row {first} in split {split}"
+
+
+def _wrong_path(clip: Clip) -> Iterator[str]:
+    for modality, path in clip.files.items():
+        if path.startswith("/") or path.split("/")[0] == "..":
+            yield f"{modality}: the path {path!r} leaves the root folder"
+        elif "\0" in path:
+            yield f"{modality}: the path {path!r} holds a NUL character"
+
+
+ADAPTER = Adapter(clips)

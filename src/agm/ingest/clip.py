@@ -1,0 +1,58 @@
+"""One clip as the annotations describe it, and how a data set's annotations are refused."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agm.config.schema import Dataset
+from agm.errors import AgmError
+
+SPLITS = ("train", "val", "test")
+SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One clip of the annotations.
+
+    Attributes:
+        split: one of `SPLITS`, or None where the annotations leave it to the program.
+        label: the class: a name, or an integer as canonical decimal digits.
+        group: what must not be in two splits (a speaker, say); None where the data set names no groups.
+        files: the path of each modality's file, relative to the data set's root; a modality that the clip lacks is
+            absent.
+        row: line of the annotation file, for messages.
+    """
+
+    clip_id: str
+    split: str | None
+    label: str
+    group: str | None
+    files: dict[str, str]
+    row: int
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """How one kind of raw folder is read.
+
+    Attributes:
+        clips: reads the annotations; raises AgmError with row numbers for what is wrong with them.
+        made_by: the command that makes the folder, or None for data that the user brings.
+    """
+
+    clips: Callable[[Dataset], list[Clip]]
+    made_by: str | None = None
+
+
+def refuse(problems: Sequence[str], where: object, fix: str) -> None:
+    """Refuse annotations for all their problems at once; no problems, no error.
+
+    Raises:
+        AgmError: with the first problems and the number of the others.
+    """
+    if not problems:
+        return
+    lines = [f"  {problem}" for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        lines.append(f"  … and {len(problems) - SHOWN} more")
+    raise AgmError("The annotations cannot be used:\n" + "\n".join(lines), where=where, fix=fix)

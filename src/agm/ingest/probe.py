@@ -1,0 +1,179 @@
+"""Can this file be used? Which of its streams, and how long is it?
+
+The answer costs the header and the first frame, or the first packet of sound: a file's size does not matter. What a
+probe cannot see, damage further on, is found when the features are extracted.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import av
+from av.stream import Disposition
+from PIL import Image, UnidentifiedImageError
+
+from agm.ingest.clip import Clip
+
+# A text beyond this is not what its column says, and would fill the memory; for images Pillow has a limit.
+MOST_TEXT_BYTES = 16 * 2**20
+# Pillow's other formats run programs or are rarely pictures.
+IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# A playlist must not make FFmpeg open other places, the network least of all.
+OPEN_OPTIONS = {"protocol_whitelist": "file"}
+
+
+class Unusable(Exception):
+    """Why a file cannot be used, as a sentence that a person understands."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """One usable file.
+
+    Attributes:
+        stream: index of the stream in its container, for video and audio.
+        duration: of that stream in seconds, where the container knows it.
+    """
+
+    stream: int | None = None
+    duration: float | None = None
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a clip cannot be used: its first modality that fails."""
+
+    modality: str
+    reason: str
+
+
+def probe_clip(root: str, kinds: dict[str, str], clip: Clip) -> dict[str, Media] | Rejection:
+    """Probe every modality (name → kind in `kinds`) of one clip."""
+    found = {}
+    for modality, kind in kinds.items():
+        if modality not in clip.files:
+            return Rejection(modality, f"the annotations name no file for {modality}")
+        try:
+            found[modality] = probe(Path(root, clip.files[modality]), kind)
+        except Unusable as error:
+            return Rejection(modality, str(error))
+    return found
+
+
+def probe(path: Path, kind: str) -> Media:
+    """Probe one file as `kind`: video, audio, image or text.
+
+    Raises:
+        Unusable: with the reason.
+    """
+    try:
+        size = os.stat(path).st_size
+        if size == 0:
+            raise Unusable("the file is empty")
+        return PROBES[kind](path, size)
+    except Unusable:
+        raise
+    except OSError as error:
+        raise Unusable(f"the file cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # decoders fail in many ways on damaged files, and each must cost one clip only
+        raise Unusable(f"the {kind} cannot be decoded: {_told(error)}") from None
+
+
+def _timed(kind: str, path: Path, size: int) -> Media:
+    if missing := _missing_bytes(path, size):
+        raise Unusable(f"truncated: the file ends at least {missing:,} bytes too early")
+    try:
+        container = av.open(str(path), metadata_errors="ignore", options=OPEN_OPTIONS)
+    except av.FFmpegError as error:
+        raise Unusable(f"not a video or sound file, or damaged: {_told(error)}") from None
+    with container:
+        holds = "video" if container.streams.video else "file"
+        stream = container.streams.best(kind)
+        if stream is None or stream.disposition & Disposition.attached_pic:
+            raise Unusable(f"the {holds} has no {'sound' if kind == 'audio' else 'picture'}")
+        if stream.codec_context is None:
+            raise Unusable(f"there is no decoder for its {kind}")
+        stream.codec_context.thread_count = 1
+        if next(container.decode(stream), None) is None:
+            raise Unusable(f"the {kind} stream is empty")
+        # Inside the block: a stream of a closed container is a dangling pointer.
+        return Media(stream.index, _duration(container, stream))
+
+
+def _duration(container: av.container.InputContainer, stream: av.stream.Stream) -> float | None:
+    if stream.duration is not None:
+        seconds = float(stream.duration * stream.time_base)
+    elif container.duration is not None:
+        seconds = container.duration / av.time_base
+    else:
+        return None
+    if seconds <= 0:
+        raise Unusable(f"the {stream.type} lasts {seconds:g} s")
+    return seconds
+
+
+def _missing_bytes(path: Path, size: int) -> int:
+    """How far the last box of an MP4 reaches beyond the end of the file; 0 for other formats.
+
+    FFmpeg opens a file whose header comes first and whose end is missing without a word.
+    """
+    with open(path, "rb") as file:
+        position, name = 0, b""
+        while position + 8 <= size:
+            file.seek(position)
+            header = file.read(16)
+            length, name = int.from_bytes(header[:4]), header[4:8]
+            if position == 0 and name != b"ftyp":
+                return 0
+            if length == 1:  # a 64-bit length follows
+                length = int.from_bytes(header[8:])
+            if length < 8:  # 0: to the end of the file; else not a box
+                return 0
+            position += length
+    # Whatever some camera appends to its files is no box.
+    return max(0, position - size) if name in (b"mdat", b"moov", b"moof") else 0
+
+
+def _image(path: Path, size: int) -> Media:
+    try:
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
+                image.verify()  # checksums, where the format has them; the file must be opened anew after it
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
+                image.load()
+    except UnidentifiedImageError:
+        raise Unusable(f"not an image ({', '.join(IMAGE_FORMATS)}), or damaged") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise Unusable(f"the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+    except (OSError, SyntaxError) as error:  # what Pillow raises for damaged content
+        raise Unusable(f"the image is damaged: {_told(error)}") from None
+    return Media()
+
+
+def _text(path: Path, size: int) -> Media:
+    if size > MOST_TEXT_BYTES:
+        raise Unusable(f"the text has {size:,} bytes, more than {MOST_TEXT_BYTES:,}")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise Unusable(f"the text is not UTF-8 (byte {byte:#04x} at {error.start})") from None
+    if not text.strip():
+        raise Unusable("the text is blank")
+    return Media()
+
+
+def _told(error: Exception) -> str:
+    """What a library says, without its numbers and paths."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+PROBES: dict[str, Callable[[Path, int], Media]] = {
+    "video": partial(_timed, "video"),
+    "audio": partial(_timed, "audio"),
+    "image": _image,
+    "text": _text,
+}

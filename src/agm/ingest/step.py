@@ -1,0 +1,162 @@
+"""Probe every raw file and write the manifest: which clips there are, in which split, and where their streams lie.
+
+    data/<dataset>/manifest.parquet   a row per usable clip: clip_id, split, label (number of its class), label_name,
+                                      group, duration (seconds), and for each modality <m>_path, <m>_stream
+    data/<dataset>/manifest.json      the classes, clips per split, and what is odd about the data
+    data/<dataset>/rejected.parquet   a row per clip that cannot be used, with the reason
+
+A clip that cannot be used costs that clip and never the run; wrong annotations are refused. Splits that the
+annotations leave open are assigned by `dataset.split`. The manifest's rows are in a seeded random order that every
+later step keeps. Raw files are only ever read.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import polars as pl
+
+from agm.config import Params
+from agm.config.schema import Dataset
+from agm.errors import AgmError
+from agm.files import checksums, read_json, replacing, verify
+from agm.graph import Job
+from agm.ingest.adapters import read
+from agm.ingest.clip import SPLITS, Clip
+from agm.ingest.listing import look
+from agm.ingest.probe import Media, Rejection, probe_clip
+from agm.ingest.split import assign, order
+from agm.parallel import parallel_map
+from agm.progress import say
+
+REJECTED = {name: pl.String for name in ("clip_id", "split", "modality", "step", "reason", "path")}
+CHUNK = 32
+
+
+def run(params: Params, job: Job) -> dict[str, Any]:
+    """Write the manifest and the rejected clips.
+
+    Returns:
+        The classes, clips per split, number of rejected clips, checksums and warnings.
+
+    Raises:
+        AgmError: for wrong annotations, files that changed since they were listed, or a split without clips.
+    """
+    dataset = params.dataset
+    clips = read(dataset)
+    _check_listing(dataset, clips, job)
+    splits = assign(clips, dataset.split)
+    classes = class_names(clips)
+    kinds = {name: modality.kind for name, modality in dataset.modalities.items()}
+    probes = list(parallel_map(partial(probe_clip, dataset.root, kinds), clips, "ingest", CHUNK))
+    manifest = _manifest(clips, splits, probes, classes, dataset)
+    rejected = _rejected(clips, splits, probes)
+    counts = {split: manifest["split"].eq(split).sum() for split in SPLITS}
+    _check_splits(counts, splits, rejected, dataset)
+    for target, table in zip(job.outputs, (manifest, rejected), strict=True):
+        with replacing(target) as temporary:
+            table.write_parquet(temporary)
+    warnings = _warnings(manifest, classes)
+    for line in (*warnings, f"ingest: {len(manifest)} clips can be used, {len(rejected)} cannot"):
+        say(line)
+    return {
+        "classes": classes,
+        "clips": counts,
+        "rejected": len(rejected),
+        "sha256": checksums(job.index.parent, [target.name for target in job.outputs]),
+        "warnings": warnings,
+    }
+
+
+def class_names(clips: Sequence[Clip]) -> list[str]:
+    """The classes in label order: integers by value, names by alphabet."""
+    names = {clip.label for clip in clips}
+    try:
+        return sorted(names, key=int)
+    except ValueError:
+        return sorted(names)
+
+
+def _check_listing(dataset: Dataset, clips: Sequence[Clip], job: Job) -> None:
+    """Refuse files that are not the listed ones: what was listed is what the manifest is on record as made from."""
+    index, listing = job.inputs[0], job.data[0]
+    again = "agm list"
+    verify(listing.parent, read_json(index, again)["sha256"], again)
+    listed = {path: seen for path, *seen in pl.read_parquet(listing).iter_rows()}
+    changed = [path for path, seen in look(dataset, clips).items() if list(seen) != listed.get(path)]
+    if changed:
+        raise AgmError(
+            f"Raw files have changed since they were listed: {len(changed)}, the first is {changed[0]}",
+            where=dataset.root,
+            fix=f"run `{again}`",
+        )
+
+
+def _manifest(
+    clips: Sequence[Clip],
+    splits: Sequence[str],
+    probes: Sequence[dict[str, Media] | Rejection],
+    classes: Sequence[str],
+    dataset: Dataset,
+) -> pl.DataFrame:
+    """The usable clips, in their stored order."""
+    schema = {"clip_id": pl.String, "split": pl.String, "label": pl.Int64, "label_name": pl.String}
+    schema |= {"group": pl.String, "duration": pl.Float64}
+    for name in dataset.modalities:
+        schema |= {f"{name}_path": pl.String, f"{name}_stream": pl.Int64}
+    numbers = {name: number for number, name in enumerate(classes)}
+    rows = []
+    for number in order(len(clips), dataset.split.seed):
+        clip, media = clips[number], probes[number]
+        if isinstance(media, Rejection):
+            continue
+        duration = max((one.duration for one in media.values() if one.duration is not None), default=None)
+        row = [clip.clip_id, splits[number], numbers[clip.label], clip.label, clip.group, duration]
+        for name in dataset.modalities:
+            row += [clip.files[name], media[name].stream]
+        rows.append(row)
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _rejected(
+    clips: Sequence[Clip], splits: Sequence[str], probes: Sequence[dict[str, Media] | Rejection]
+) -> pl.DataFrame:
+    """The clips that cannot be used, in the order of the annotations."""
+    rows = [
+        (clip.clip_id, split, found.modality, "ingest", found.reason, clip.files.get(found.modality))
+        for clip, split, found in zip(clips, splits, probes, strict=True)
+        if isinstance(found, Rejection)
+    ]
+    return pl.DataFrame(rows, schema=REJECTED, orient="row")
+
+
+def _check_splits(counts: dict[str, int], splits: Sequence[str], rejected: pl.DataFrame, dataset: Dataset) -> None:
+    """Refuse data that cannot be trained or tested on."""
+    for split in SPLITS:
+        if counts[split]:
+            continue
+        if split in splits:
+            reason, often = Counter(rejected.filter(split=split)["reason"]).most_common(1)[0]
+            raise AgmError(
+                f"No clip of the split '{split}' can be used; {often} of {splits.count(split)} because: {reason}",
+                where=dataset.root,
+                fix="mend the files, or name other ones in the annotations",
+            )
+        raise AgmError(
+            f"The split '{split}' has no clips",
+            where=dataset.annotations,
+            fix="add clips or groups, or set a larger share in dataset.split",
+        )
+
+
+def _warnings(manifest: pl.DataFrame, classes: Sequence[str]) -> list[str]:
+    """What later steps can live with and a person should know."""
+    found = {split: set(manifest.filter(split=split)["label_name"]) for split in SPLITS}
+    warnings = [f"There is one class only, {classes[0]!r}: nothing can be learnt"] if len(classes) == 1 else []
+    if empty := [name for name in classes if not any(name in names for names in found.values())]:
+        warnings.append(f"No clip of these classes can be used: {', '.join(empty)}")
+    held_out = found["val"] | found["test"]
+    if unseen := [name for name in classes if name in held_out - found["train"]]:
+        warnings.append(f"These classes are in validation or test, but not in training: {', '.join(unseen)}")
+    return warnings

@@ -1,0 +1,37 @@
+"""Accuracy and F1, in total and class by class."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import precision_recall_fscore_support
+
+
+def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Share of clips whose highest score is their label's: `[N, C]` and `[N]`."""
+    return float((scores.argmax(axis=1) == labels).mean())
+
+
+def classification_summary(scores: np.ndarray, labels: np.ndarray, classes: list[str]) -> dict[str, Any]:
+    """Accuracy, macro F1 and a table per class, from `[N, C]` scores and `[N]` labels.
+
+    A class without clips or without predictions has precision, recall and F1 of 0; macro F1 is over all classes.
+    """
+    columns = precision_recall_fscore_support(
+        labels, scores.argmax(axis=1), labels=np.arange(len(classes)), zero_division=0
+    )
+    table = [
+        {
+            "class": name,
+            "clips": int(clips),
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+        }
+        for name, precision, recall, f1, clips in zip(classes, *columns, strict=True)
+    ]
+    return {
+        "clips": len(labels),
+        "accuracy": accuracy(scores, labels),
+        "macro_f1": float(np.mean([row["f1"] for row in table])),
+        "classes": table,
+    }

@@ -1,0 +1,101 @@
+"""What several seeds say together: a mean with its t interval, and a paired comparison with a baseline.
+
+Seeds are few, so the normal approximation would promise too much: everything here is Student's t, by scipy.stats.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+NOISE = 1e-12
+"""Differences below this share of the values' size are rounding, not spread."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds.
+
+    Attributes:
+        mean: the mean, in the unit of the values.
+        low: lower end of the confidence interval of the mean; None where one value gives none.
+        high: its upper end.
+        n: number of values.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def half(self) -> float | None:
+        """Half the width of the interval: what stands behind '±'."""
+        return None if self.high is None else self.high - self.mean
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A mean of paired differences; `p` is the two-sided p-value of 'no difference'.
+
+    `p` is None for a single pair, and where every pair differs by the same amount other than zero: without spread
+    the t statistic is not defined, and scipy's limit of p = 0 would claim more than a handful of seeds can show.
+    """
+
+    p: float | None
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Mean of independent values with its t interval.
+
+    Raises:
+        ValueError: for no values, or one that is not finite.
+    """
+    sample = _sample(values)
+    low, high = _ends(sample, np.abs(sample).max(), confidence)
+    return Interval(float(sample.mean()), low, high, len(sample))
+
+
+def paired_difference(values: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> Difference:
+    """Mean of `values[i] - baseline[i]` with its t interval and the paired t-test's p-value.
+
+    Raises:
+        ValueError: for no values, one that is not finite, or sequences of different lengths.
+    """
+    sample, reference = _sample(values), _sample(baseline)
+    if len(sample) != len(reference):
+        raise ValueError(f"pairs need two values each, found {len(sample)} and {len(reference)}")
+    differences = sample - reference
+    size = max(np.abs(sample).max(), np.abs(reference).max())
+    low, high = _ends(differences, size, confidence)
+    p = _p_value(sample, reference, size)
+    return Difference(float(differences.mean()), low, high, len(differences), p)
+
+
+def _sample(values: Sequence[float]) -> np.ndarray:
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or not len(sample) or not np.isfinite(sample).all():
+        raise ValueError(f"expected a list of finite numbers, found {values!r}")
+    return sample
+
+
+def _ends(sample: np.ndarray, size: float, confidence: float) -> tuple[float | None, float | None]:
+    """Ends of the t interval; `size` is the magnitude that rounding is judged by."""
+    if len(sample) == 1:
+        return None, None
+    if np.ptp(sample) <= NOISE * size:
+        return float(sample.mean()), float(sample.mean())
+    interval = stats.ttest_1samp(sample, 0.0).confidence_interval(confidence)
+    return float(interval.low), float(interval.high)
+
+
+def _p_value(sample: np.ndarray, reference: np.ndarray, size: float) -> float | None:
+    differences = sample - reference
+    if len(sample) == 1:
+        return None
+    if np.abs(differences).max() <= NOISE * size:
+        return 1.0
+    if np.ptp(differences) <= NOISE * size:
+        return None
+    return float(stats.ttest_rel(sample, reference).pvalue)

@@ -1,0 +1,115 @@
+"""The multimodal network, and the mono-modal concepts that it is measured against."""
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from agm.config import schema
+from agm.models.encoders import build_encoder
+from agm.models.fusion import LateConcat, build_fusion
+from agm.tensors import Feature
+
+Inputs = dict[str, Tensor]
+
+
+class MultimodalModel(nn.Module):
+    """An encoder per modality and a fusion: `{m: [B, …]} → [B, C]`.
+
+    Inputs are prepared (see `prepare`) before they are encoded or masked, so that zero is the mean input.
+    """
+
+    def __init__(self, encoders: dict[str, nn.Module], fusion: LateConcat, features: dict[str, Feature]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.fusion = fusion
+        for name, feature in features.items():
+            if feature.mean is not None:
+                self.register_buffer(f"mean_{name}", _per_channel(feature.mean), persistent=False)
+                self.register_buffer(f"std_{name}", _per_channel(feature.std).clamp_min(1e-6), persistent=False)
+
+    @property
+    def modalities(self) -> list[str]:
+        return list(self.encoders)
+
+    def prepare(self, raw: Inputs) -> Inputs:
+        """Stored tensors to network inputs: normalised by the training split's statistics; words stay numbers."""
+        return {name: self._normalise(name, raw[name]) for name in self.encoders}
+
+    def _normalise(self, name: str, x: Tensor) -> Tensor:
+        if not hasattr(self, f"mean_{name}"):
+            return x.long()
+        mean, std = getattr(self, f"mean_{name}"), getattr(self, f"std_{name}")
+        return (x.to(mean.dtype) - mean) / std
+
+    def encode(self, inputs: Inputs) -> Inputs:
+        """Prepared inputs to features, `{m: [B, …]} → {m: [B, D_m]}`."""
+        return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return self.fusion(self.encode(inputs))
+
+
+class OnlyModality(nn.Module):
+    """A multimodal network that sees one modality only: the other inputs are zeros, in training and after."""
+
+    def __init__(self, model: MultimodalModel, modality: str) -> None:
+        super().__init__()
+        self.model = model
+        self.modality = modality
+
+    @property
+    def fusion(self) -> LateConcat:
+        return self.model.fusion
+
+    @property
+    def modalities(self) -> list[str]:
+        return self.model.modalities
+
+    def prepare(self, raw: Inputs) -> Inputs:
+        inputs = self.model.prepare(raw)
+        return {name: x if name == self.modality else torch.zeros_like(x) for name, x in inputs.items()}
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return self.model(inputs)
+
+
+def build_joint(
+    params: schema.Params, fusion: str, features: dict[str, Feature], classes: int, seed: int
+) -> MultimodalModel:
+    """The network of one fusion. Its initial weights depend on `seed` alone, not on the method."""
+    return _build(params, fusion, features, classes, seed)
+
+
+def build_concept(
+    params: schema.Params, fusion: str, modality: str, features: dict[str, Feature], classes: int, seed: int
+) -> MultimodalModel | OnlyModality:
+    """The mono-modal concept of `modality` (paper, section 3): for a late fusion the modality's encoder with a
+    classifier of its own; for an early one the whole network with the other inputs zeroed."""
+    whole = _build(params, fusion, features, classes, seed)
+    if not whole.fusion.late:
+        return OnlyModality(whole, modality)
+    return _build(params, fusion, {modality: features[modality]}, classes, seed)
+
+
+def _build(
+    params: schema.Params, fusion: str, features: dict[str, Feature], classes: int, seed: int
+) -> MultimodalModel:
+    encoders = {}
+    for name, feature in features.items():
+        # A seed of its own, so that an encoder starts alike whichever modalities stand beside it.
+        _seed(seed, f"encoder {name}")
+        encoders[name] = build_encoder(params.encoders[name], feature)
+    _seed(seed, "fusion")
+    head = build_fusion(params.fusions[fusion], {name: encoder.dim for name, encoder in encoders.items()}, classes)
+    return MultimodalModel(encoders, head, features)
+
+
+def _seed(seed: int, purpose: str) -> None:
+    digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def _per_channel(values: tuple[float, ...]) -> Tensor:
+    """Statistics per channel, shaped for `[…, C, H, W]`."""
+    return torch.tensor(values, dtype=torch.get_default_dtype()).view(-1, 1, 1)

@@ -1,0 +1,53 @@
+"""Progress with an estimate: a bar on a terminal, a plain line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+LOG_EVERY_SECONDS = 10.0
+
+
+def say(message: str) -> None:
+    """Tell the user something, on standard error: standard output is for results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Yield `items`, showing how many of `total` are done and how long the rest will take."""
+    if sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            yield from bar.track(items, total=total, description=label)
+    else:
+        yield from _logged(items, total, label)
+
+
+def _logged(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    start = last = time.monotonic()
+    done = 0
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= LOG_EVERY_SECONDS and done < total:
+            last = now
+            left = (now - start) / done * (total - done)
+            say(f"{label}: {done}/{total}, {now - start:.0f} s, about {left:.0f} s left")
+    say(f"{label}: {done}/{total} in {time.monotonic() - start:.1f} s")

@@ -1,0 +1,146 @@
+"""Read what the study left: runs, evaluations and the story of the data; refuse what is missing or out of date."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from agm import config, provenance
+from agm.config import Params
+from agm.errors import AgmError
+from agm.files import read_json, verify
+from agm.graph import Graph, Job
+
+RESULTS = ("concept", "evaluate_concept", "train", "evaluate")
+LISTED = 8
+"""Jobs named in one error."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained and evaluated network: a method's run, or the mono-modal concept of one modality.
+
+    Attributes:
+        method: the method, None for a concept.
+        concept: the modality of a concept, None for a method's run.
+        record: content of run.json.
+        history: one row per epoch.
+        evaluation: content of evaluation.json.
+    """
+
+    fusion: str
+    method: str | None
+    concept: str | None
+    seed: int
+    record: dict[str, Any]
+    history: pl.DataFrame
+    evaluation: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that the report reads, in the order of the study."""
+
+    params: Params
+    runs: tuple[Run, ...]
+    manifest: dict[str, Any]
+    shards: dict[str, Any]
+    quarantine: pl.DataFrame
+
+    @property
+    def baseline(self) -> str | None:
+        """The method that the others are compared with: the study's first plain joint training, if it has one."""
+        study = self.params.study
+        return next((name for name in study.methods if self.params.methods[name].name == "joint"), None)
+
+    def of(self, fusion: str, method: str | None = None, concept: str | None = None) -> list[Run]:
+        """The runs of one method or concept, one per seed."""
+        wanted = (fusion, method, concept)
+        return [run for run in self.runs if (run.fusion, run.method, run.concept) == wanted]
+
+
+def collect(params: Params, content: dict[str, Any]) -> Study:
+    """Read every cell of the study.
+
+    Args:
+        params: the checked parameters.
+        content: the same as they stand in the file, which records are compared with.
+
+    Raises:
+        AgmError: when a result is missing, damaged, or not what the parameters ask for.
+    """
+    graph = Graph(params)
+    _refuse(graph, content)
+    shard = graph.job("shard")
+    return Study(
+        params=params,
+        runs=tuple(_runs(graph)),
+        manifest=read_json(graph.job("ingest").index, "agm ingest"),
+        shards=read_json(shard.index, shard.command),
+        quarantine=_parquet(graph.data / "quarantine.parquet", shard),
+    )
+
+
+def _refuse(graph: Graph, content: dict[str, Any]) -> None:
+    """An old result must never pass for a new one, by whatever way the files got here."""
+    problems = [f"  `{job.command}`: {reason}" for job in graph.jobs if (reason := _reason(job, content)) is not None]
+    if not problems:
+        return
+    more = [f"  … and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+    lines = "\n".join(problems[:LISTED] + more)
+    raise AgmError(
+        f"Results are missing or are not what the parameters ask for:\n{lines}",
+        where=config.PARAMS_FILE,
+        fix="`snakemake` or `dvc repro` rebuilds them; by hand: those commands, then what depends on them",
+    )
+
+
+def _reason(job: Job, content: dict[str, Any]) -> str | None:
+    """Why the job's results cannot be reported, or None.
+
+    A run vouches for the shards it read, but not for the parameters that these were made with. The bulk of the
+    earlier steps need not be on this machine, so only their records are compared, where there are any.
+    """
+    if job.step in RESULTS:
+        return provenance.outdated(job, content)
+    if job.step == "report" or (record := provenance.recorded(job)) is None:
+        return None
+    had, want = record["parameters"], config.select(content, list(job.parameters))
+    changed = [name for name in {**had, **want} if had.get(name) != want.get(name)]
+    return f"made with other parameters: {', '.join(changed)}" if changed else None
+
+
+def _runs(graph: Graph) -> Iterator[Run]:
+    study = graph.params.study
+    for fusion in study.fusions:
+        for method in study.methods:
+            for seed in study.seeds:
+                run, evaluation = (graph.job(step, fusion, method, seed) for step in ("train", "evaluate"))
+                yield _run(run, evaluation, method=method)
+        for name in study.modalities:
+            for seed in study.seeds:
+                run, evaluation = (graph.job(step, fusion, name, seed) for step in ("concept", "evaluate_concept"))
+                yield _run(run, evaluation, concept=name)
+
+
+def _run(run: Job, evaluation: Job, method: str | None = None, concept: str | None = None) -> Run:
+    record = read_json(run.index, run.command)
+    name = "history.parquet"
+    verify(run.index.parent, {name: record["sha256"][name]}, run.command)
+    return Run(
+        fusion=run.cell[0],
+        method=method,
+        concept=concept,
+        seed=int(run.cell[-1]),
+        record=record,
+        history=_parquet(run.index.parent / name, run),
+        evaluation=read_json(evaluation.index, evaluation.command),
+    )
+
+
+def _parquet(path: Any, job: Job) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except (FileNotFoundError, pl.exceptions.PolarsError) as error:
+        raise AgmError(f"A table cannot be read ({error})", where=path, fix=f"run `{job.command}`") from None

@@ -1,0 +1,96 @@
+"""The page: everything the report says, as one HTML file that needs nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from agm.report import environment, figures, tables
+from agm.report.answer import STARVED, Answer, power
+from agm.report.collect import Study
+from agm.report.drawing import ALONE, lines
+from agm.report.results import Results
+from agm.report.text import count, percent
+
+FOLDER = Path(__file__).parent
+SHOWN_REASONS = 20
+SHOWN_CLIPS = 50
+MANY_CLASSES = 30
+"""Above so many, the tables with a row per class start folded."""
+
+
+def render(study: Study, results: Results, answers: list[Answer]) -> str:
+    """The whole page as HTML."""
+    loader = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    loader.filters["count"] = count
+    names = study.params.study
+    fusions = [_fusion(study, results, each) for each in answers]
+    return loader.get_template("page.html.j2").render(
+        css=(FOLDER / "style.css").read_text(encoding="utf-8"),
+        params=study.params,
+        study=study,
+        names=names,
+        starved=STARVED,
+        power=power(study),
+        intro=tables.intro(study),
+        confidence=percent(study.params.evaluation.confidence),
+        selection={"accuracy": "highest accuracy", "loss": "lowest loss"}[study.params.trainer.select],
+        seeds=count(len(names.seeds), "seed"),
+        used=sum(split["rows"] for split in study.shards["splits"].values()),
+        many=MANY_CLASSES,
+        fusions=fusions,
+        kappas=[fusion for fusion in fusions if fusion["kappas"]],
+        lines=lines(names.methods),
+        alone=ALONE,
+        data=_data(study),
+        configuration=yaml.safe_dump(study.params.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        made_by=_made_by(study),
+    )
+
+
+def _fusion(study: Study, results: Results, answer: Answer) -> dict[str, Any]:
+    """Answer, tables and figures of one fusion."""
+    fusion = answer.fusion
+    return {
+        "name": fusion,
+        "answer": answer,
+        "accuracies": tables.accuracies(study, results, fusion),
+        "monomodal": tables.monomodal(study, results, fusion),
+        "phi": figures.phi_panels(study, results, fusion),
+        "competition": tables.competition(study, results, fusion),
+        "competition_by_seed": tables.competition_by_seed(study, results, fusion),
+        "strengths": figures.competition_panels(study, results, fusion),
+        "curves": figures.curve_panels(study, fusion),
+        "runs": tables.runs(study, fusion),
+        "kappa": tables.kappa(study, fusion),
+        "kappas": figures.kappa_panels(study, fusion),
+        "classes": tables.classes(study, results, fusion),
+    }
+
+
+def _data(study: Study) -> dict[str, Any]:
+    """What became of the clips."""
+    labels, rows = (study.shards["splits"]["test"][key] for key in ("labels", "rows"))
+    return {
+        "clips": tables.clips(study),
+        "guess": max(labels.values()) / rows,
+        "reasons": tables.reasons(study, SHOWN_REASONS),
+        "quarantined": tables.quarantined(study, SHOWN_CLIPS),
+        "warnings": study.manifest["warnings"],
+    }
+
+
+def _made_by(study: Study) -> dict[str, Any]:
+    return {
+        "revision": environment.revision(),
+        "libraries": environment.libraries(),
+        "hardware": environment.hardware(),
+        "training": environment.training(study),
+    }

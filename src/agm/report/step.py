@@ -1,0 +1,69 @@
+"""Aggregate the study into one page and its tables.
+
+Reads the record, the history and the evaluation of every run of the study, the manifest's and the shards' indexes
+and the quarantine table, and refuses results that are missing or were made with other parameters, code or data than
+params.yaml asks for. Writes
+
+  reports/index.html        one page that needs nothing else: the answer, tables, figures, data, configuration
+  reports/metrics.json      a few means over seeds, the columns of `dvc exp show`: for every fusion and method
+                            accuracy, starvation (the largest distance from a modality's accuracy alone down to its
+                            accuracy in the joint model, φ) and d_<modality>, the competition strength
+  reports/results.parquet   every number of every run in one long table: dataset, fusion, method or concept, seed,
+                            split, metric, modality, class, value
+
+and prints the tables of results. Every number on the page is a mean over seeds of the test split with a t interval,
+and is compared with joint training by a paired test.
+"""
+
+from typing import Any
+
+from agm import config
+from agm.config import Params
+from agm.files import checksums, replacing, write_json
+from agm.graph import Job
+from agm.report import tables
+from agm.report.answer import Answer, answer
+from agm.report.collect import Study, collect
+from agm.report.page import render
+from agm.report.results import Results, metrics, tidy
+
+
+def run(params: Params, job: Job) -> dict[str, Any]:
+    """Write the outputs of `job`.
+
+    Returns:
+        The verdict on every fusion, the number of runs and clips behind it, the tables' checksums.
+
+    Raises:
+        AgmError: when a result is missing, damaged or not what params.yaml asks for.
+    """
+    page, metrics_file, results_file = job.outputs
+    study = collect(params, config.read())
+    table = tidy(study)
+    results = Results(table, study.baseline, params.evaluation.confidence)
+    answers = [answer(study, results, fusion) for fusion in params.study.fusions]
+    html = render(study, results, answers)
+    with replacing(results_file) as temporary:
+        table.write_parquet(temporary)
+    write_json(metrics_file, metrics(study, results))
+    with replacing(page) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    print(plain(study, results, answers))
+    print(f"\nThe report: {page}")
+    return {
+        "answers": {each.fusion: each.verdict for each in answers},
+        "runs": len(study.runs),
+        "rejected": study.shards["rejected"],
+        "sha256": checksums(page.parent, [metrics_file.name, results_file.name]),
+    }
+
+
+def plain(study: Study, results: Results, answers: list[Answer]) -> str:
+    """The answer and the tables of results for a terminal."""
+    names = study.params.study
+    blocks = [f"{study.params.dataset.name}, study {names.name}: {tables.intro(study)}"]
+    for each in answers:
+        blocks.append(f"{each.fusion}: {each.verdict}")
+        for table in (tables.accuracies, tables.monomodal, tables.competition):
+            blocks.append(table(study, results, each.fusion).plain())
+    return "\n\n".join(blocks)

@@ -1,0 +1,228 @@
+"""The report's tables: what stands in which row, ready to be shown on the page or printed as plain text."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import polars as pl
+
+from agm.metrics.intervals import Difference
+from agm.report.collect import Run, Study
+from agm.report.results import Results, Values
+from agm.report.text import NOTHING, compact, interval, number, p_value, percent, signed
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of a table.
+
+    Attributes:
+        text: what it says.
+        note: smaller lines below it.
+        method: names the method whose colour marks the field.
+        shade: 0 to 1 for a background as strong, None for none.
+    """
+
+    text: str
+    note: str = ""
+    method: str | None = None
+    shade: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first column names the rows, the others hold numbers unless they are among `words`."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    words: frozenset[int] = frozenset()
+
+    def plain(self) -> str:
+        """The table as text for a terminal, without the smaller lines."""
+        lines = [self.columns, *(tuple(cell.text for cell in row) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = (
+            "  ".join(
+                cell.ljust(width) if not place else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+        return "\n".join([self.title, *(f"  {line}" for line in text)])
+
+
+def accuracies(study: Study, results: Results, fusion: str) -> Table:
+    """Accuracy and macro F1 of every method, and the paired difference in accuracy to the baseline."""
+    baseline = results.baseline
+    against = (f"accuracy − {baseline}", "interval", "paired p") if baseline else ()
+    rows = []
+    for method in study.params.study.methods:
+        scores = results.method(fusion, method, "accuracy")
+        row = [_mean(results, scores), _mean(results, results.method(fusion, method, "macro_f1"))]
+        if baseline:
+            row += _difference(results.to_baseline(fusion, method, "accuracy"))
+        rows.append((Cell(method, method=method), *row, Cell(str(len(scores)))))
+    columns = ("method", "accuracy", "macro F1", *against, "seeds")
+    return Table(f"Accuracy, {fusion}", columns, tuple(rows))
+
+
+def monomodal(study: Study, results: Results, fusion: str) -> Table:
+    """φ accuracy of every method and modality, over the accuracy of the networks trained on one modality alone."""
+    names = study.params.study.modalities
+    alone = (Cell("network alone"), *(_mean(results, results.alone(fusion, name)) for name in names))
+    rows = [alone]
+    for method in study.params.study.methods:
+        fields = [_phi(results, fusion, method, name) for name in names]
+        rows.append((Cell(f"φ in {method}", method=method), *fields))
+    return Table(f"Mono-modal accuracy, {fusion}", ("accuracy of", *names), tuple(rows))
+
+
+def competition(study: Study, results: Results, fusion: str) -> Table:
+    """Competition strength of every method and modality: mean and interval over seeds."""
+    names = study.params.study.modalities
+    rows = []
+    for method in study.params.study.methods:
+        fields = []
+        for name in names:
+            note = _to_baseline(results, results.to_baseline(fusion, method, "d", name))
+            fields.append(Cell(interval(results.mean(results.method(fusion, method, "d", name))), note))
+        rows.append((Cell(method, method=method), *fields))
+    return Table(f"Competition strength d, {fusion}", ("method", *names), tuple(rows))
+
+
+def competition_by_seed(study: Study, results: Results, fusion: str) -> Table:
+    """d of every run with its bootstrap interval over test clips, and the rank of B."""
+    names, classes = study.params.study.modalities, len(study.shards["classes"])
+    rows = []
+    for method in study.params.study.methods:
+        for seed in study.params.study.seeds:
+            fields = [_strength(results, fusion, method, seed, name, classes) for name in names]
+            rows.append((Cell(method, method=method), Cell(str(seed)), *fields))
+    return Table(f"Every run's d, {fusion}", ("method", "seed", *names), tuple(rows))
+
+
+def runs(study: Study, fusion: str) -> Table:
+    """Every trained network: its size, the epoch that validation picked, its accuracies."""
+    names = study.params.study
+    groups = [(name, study.of(fusion, method=name)) for name in names.methods]
+    groups += [(f"{name} alone", study.of(fusion, concept=name)) for name in names.modalities]
+    rows = [(Cell(called, method=run.method), *_of_run(run)) for called, runs in groups for run in runs]
+    columns = ("network", "seed", "weights", "epochs", "epoch picked", "val accuracy", "test accuracy")
+    return Table(f"Every run, {fusion}", columns, tuple(rows))
+
+
+def _of_run(run: Run) -> Iterable[Cell]:
+    splits = run.evaluation["splits"]
+    yield Cell(str(run.seed))
+    yield Cell(f"{run.record['parameters']:,}")
+    yield Cell(str(run.record["epochs"]))
+    yield Cell(str(run.evaluation["selected_epoch"]))
+    for split in ("val", "test"):
+        yield Cell(number(splits[split]["accuracy"]))
+
+
+def kappa(study: Study, fusion: str) -> Table | None:
+    """The range of κ over all steps of all seeds, and its mean; None where no method has one."""
+    names = study.params.study.modalities
+    rows = []
+    for method in study.params.study.methods:
+        runs = [run.history for run in study.of(fusion, method=method)]
+        if any(f"kappa_{name}" in history.columns for history in runs for name in names):
+            rows.append((Cell(method, method=method), *(Cell(*_range(runs, name)) for name in names)))
+    return Table(f"κ, {fusion}", ("method", *names), tuple(rows)) if rows else None
+
+
+def _range(histories: list[pl.DataFrame], modality: str) -> tuple[str, str]:
+    def over(column: str, function: Callable[[pl.Series], float]) -> str:
+        return compact(function(pl.concat([history[column] for history in histories])))
+
+    ends = over(f"kappa_min_{modality}", pl.Series.min), over(f"kappa_max_{modality}", pl.Series.max)
+    return f"{ends[0]} to {ends[1]}", f"mean {over(f'kappa_{modality}', pl.Series.mean)}"
+
+
+def classes(study: Study, results: Results, fusion: str) -> Table:
+    """F1 of every class and method, mean over seeds."""
+    methods = study.params.study.methods
+    rows = []
+    for label in study.shards["classes"]:
+        scores = [results.mean(results.method(fusion, method, "f1", label=label)) for method in methods]
+        fields = [Cell(number(f1.mean), shade=f1.mean) for f1 in scores]
+        clips = study.shards["splits"]["test"]["labels"].get(label, 0)
+        rows.append((Cell(label), Cell(f"{clips:,}"), *fields))
+    return Table(f"F1 per class, {fusion}", ("class", "test clips", *methods), tuple(rows))
+
+
+def clips(study: Study) -> Table:
+    """Clips that were used, per class and split."""
+    splits = study.shards["splits"]
+    rows = [
+        (Cell(label), *(Cell(f"{splits[split]['labels'].get(label, 0):,}") for split in SPLITS))
+        for label in study.shards["classes"]
+    ]
+    total = (Cell("all"), *(Cell(f"{splits[split]['rows']:,}") for split in SPLITS))
+    return Table("Clips used", ("class", *SPLITS), (total, *rows))
+
+
+def reasons(study: Study, most: int) -> Table:
+    """Why clips were put aside: the most frequent reasons and their counts."""
+    counted = (
+        study.quarantine.group_by("step", "modality", "reason")
+        .len("clips")
+        .sort("clips", "step", "modality", "reason", descending=[True, False, False, False])
+        .head(most)
+    )
+    rows = tuple(
+        (Cell(reason), Cell(step), Cell(modality or NOTHING), Cell(f"{clips:,}"))
+        for step, modality, reason, clips in counted.iter_rows()
+    )
+    return Table("Reasons", ("reason", "step", "modality", "clips"), rows, words=frozenset({1, 2}))
+
+
+def quarantined(study: Study, most: int) -> Table:
+    """The first clips that were put aside."""
+    columns = ("clip_id", "split", "modality", "step", "reason", "path")
+    shown = study.quarantine.select(columns).head(most)
+    rows = tuple(tuple(Cell(value or NOTHING) for value in row) for row in shown.iter_rows())
+    called = ("clip", "split", "modality", "step", "reason", "file")
+    return Table("Clips put aside", called, rows, words=frozenset(range(1, 6)))
+
+
+def _mean(results: Results, values: Values) -> Cell:
+    return Cell(interval(results.mean(values)))
+
+
+def _difference(found: Difference | None) -> list[Cell]:
+    if found is None:
+        return [Cell(NOTHING)] * 3
+    ends = NOTHING if found.low is None else f"{signed(found.low)} to {signed(found.high)}"
+    return [Cell(signed(found.mean)), Cell(ends), Cell(p_value(found.p))]
+
+
+def _to_baseline(results: Results, found: Difference | None) -> str:
+    if found is None:
+        return ""
+    test = f", p {p_value(found.p)}" if found.p is not None else ""
+    return f"{signed(found.mean)} to {results.baseline}{test}"
+
+
+def _phi(results: Results, fusion: str, method: str, modality: str) -> Cell:
+    gap = f"{signed(-results.gap(fusion, method, modality).mean)} to alone"
+    change = _to_baseline(results, results.to_baseline(fusion, method, "phi_accuracy", modality))
+    text = interval(results.mean(results.method(fusion, method, "phi_accuracy", modality)))
+    return Cell(text, "\n".join(filter(None, [gap, change])))
+
+
+def _strength(results: Results, fusion: str, method: str, seed: int, modality: str, classes: int) -> Cell:
+    metrics = ("d", "d_low", "d_high", "d_rank")
+    d, low, high, rank = (results.method(fusion, method, metric, modality)[seed] for metric in metrics)
+    return Cell(number(d), f"{number(low)} to {number(high)}, rank {round(rank)} of {classes}")
+
+
+def intro(study: Study) -> str:
+    """What the numbers of every table are."""
+    seeds, confidence = len(study.params.study.seeds), percent(study.params.evaluation.confidence)
+    if seeds == 1:
+        return "test split, a single seed: no interval"
+    return f"test split, mean ± {confidence} t interval over {seeds} seeds"

@@ -1,0 +1,42 @@
+"""Mean and standard deviation per channel of a stream of tensors, in float64 and one pass (Chan's update)."""
+
+import numpy as np
+
+from agm.tensors import Feature
+
+
+class Moments:
+    """Accumulates the moments of one feature's values, tensor by tensor.
+
+    The channels are the second axis of a video [frames, channels, …] and the first one of sound and images.
+    """
+
+    def __init__(self, feature: Feature) -> None:
+        self._axis = 1 if feature.kind == "video" else 0
+        channels = feature.shape[self._axis]
+        self._count = 0
+        self._mean = np.zeros(channels)
+        self._squares = np.zeros(channels)
+
+    def add(self, tensor: np.ndarray) -> None:
+        """Take in one clip's tensor [*shape]."""
+        values = np.moveaxis(tensor, self._axis, 0).reshape(len(self._mean), -1).astype(np.float64)
+        count = values.shape[1]
+        mean = values.mean(axis=1)
+        values -= mean[:, None]
+        squares = np.einsum("cv,cv->c", values, values)
+        total = self._count + count
+        shift = mean - self._mean
+        self._mean += shift * (count / total)
+        self._squares += squares + shift**2 * (self._count * count / total)
+        self._count = total
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of every channel."""
+        return tuple(self._mean.tolist())
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of every channel, 0 where it is constant."""
+        return tuple(np.sqrt(self._squares / self._count).tolist())

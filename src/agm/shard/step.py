@@ -1,0 +1,217 @@
+"""Join the modalities by clip into shards that training streams from: agm shard
+
+Reads    data/<data set>/manifest.parquet, rejected.parquet and features/<modality>/part-<part>.parquet
+Writes   data/<data set>/shards/<split>-<number>.parquet: clip_id, label, and one tensor column per modality
+         data/<data set>/shards.json: what the tensors are (mean and standard deviation over the training split
+         included), counts per split and class, checksums
+         data/<data set>/quarantine.parquet: every clip that was left out since ingest, with the reason
+
+A clip that lacks a modality is left out. The manifest's seeded random order is kept. One row group per modality and
+one block per split are in memory, however large the data.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from agm import files, tensors
+from agm.config import Params
+from agm.errors import AgmError
+from agm.graph import Graph, Job
+from agm.progress import track
+from agm.shard.statistics import Moments
+from agm.tensors import Feature
+
+SPLITS = ("train", "val", "test")
+QUARANTINE = dict.fromkeys(("clip_id", "split", "modality", "step", "reason", "path"), pl.String)
+
+
+class SplitWriter:
+    """Writes one split's clips to files of at most `rows` clips in row groups of at most `block`."""
+
+    def __init__(self, folder: Path, split: str, features: dict[str, Feature], rows: int, block: int) -> None:
+        self._folder, self._split, self._features = folder, split, features
+        self._rows, self._block = rows, block
+        self._layout = tensors.schema({"clip_id": pa.string(), "label": pa.int64()}, features)
+        self._held = {name: np.empty((block, *each.shape), each.dtype) for name, each in features.items()}
+        self._clips: list[tuple[str, int]] = []
+        self._file: pq.ParquetWriter | None = None
+        self.written: list[dict[str, Any]] = []
+        self.labels: Counter[int] = Counter()
+
+    def add(self, clip_id: str, label: int, row: dict[str, np.ndarray]) -> None:
+        """Append one clip."""
+        for name, held in self._held.items():
+            held[len(self._clips)] = row[name]
+        self._clips.append((clip_id, label))
+        self.labels[label] += 1
+        if len(self._clips) == min(self._block, self._rows - self._rows_in_file()):
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left; afterwards `written` describes every file."""
+        if self._clips:
+            self._flush()
+        self._close_file()
+
+    def _rows_in_file(self) -> int:
+        return self.written[-1]["rows"] if self._file else 0
+
+    def _flush(self) -> None:
+        """Write one row group, in a new file where there is none open."""
+        count = len(self._clips)
+        if self._file is None:
+            self.written.append({"name": f"{self._split}-{len(self.written):05}.parquet", "rows": 0})
+            self._file = tensors.writer(self._folder / self.written[-1]["name"], self._layout)
+        clip_ids, labels = zip(*self._clips, strict=True)
+        columns = [tensors.encode(self._held[name][:count], each) for name, each in self._features.items()]
+        self._file.write_table(pa.table([pa.array(clip_ids), pa.array(labels), *columns], schema=self._layout))
+        self._clips.clear()
+        self.written[-1]["rows"] += count
+        if self._rows_in_file() == self._rows:
+            self._close_file()
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            last = self.written[-1]
+            last["sha256"] = files.sha256(self._folder / last["name"])
+
+
+def run(params: Params, job: Job) -> dict[str, Any]:
+    """Write the shards, the quarantine table and the index.
+
+    Raises:
+        AgmError: when parts are damaged or do not fit together, or a split ends without clips.
+    """
+    folder, quarantine = job.outputs
+    graph = Graph(params)
+    parts = {name: [graph.job("extract", name, part) for part in params.parts] for name in params.dataset.modalities}
+    indexes = {name: [_index(part) for part in jobs] for name, jobs in parts.items()}
+    features = {name: _agreed(jobs, indexes[name]) for name, jobs in parts.items()}
+    clips = _joined(_manifest(graph), {name: [part.outputs[0] for part in jobs] for name, jobs in parts.items()})
+    with files.replacing(folder) as temporary:
+        temporary.mkdir()
+        writers, moments = _write(temporary, clips, parts, features, params)
+    rejected = _quarantine(graph, quarantine, indexes)
+    classes = files.read_json(graph.job("ingest").index)["classes"]
+    return {
+        "classes": classes,
+        "features": {name: _described(each, moments.get(name)) for name, each in features.items()},
+        "splits": {split: _counted(writer, classes) for split, writer in writers.items()},
+        "rejected": rejected,
+    }
+
+
+# --- what there is ---
+
+
+def _index(part: Job) -> dict[str, Any]:
+    """The index of one extracted part, whose file must be as the index says."""
+    index = files.read_json(part.index, part.command)
+    files.verify(part.index.parent, index["sha256"], part.command)
+    return index
+
+
+def _agreed(parts: list[Job], indexes: list[dict[str, Any]]) -> Feature:
+    """What the tensors of one modality are, which all its parts must say alike."""
+    for part, index in zip(parts, indexes, strict=True):
+        if index["feature"] != indexes[0]["feature"]:
+            what = "Two parts of a modality were extracted differently"
+            raise AgmError(what, where=f"{parts[0].index}, {part.index}", fix=f"run `{part.command}`")
+    found = dict(indexes[0]["feature"])
+    if found["vocabulary"] is not None:
+        # Two more ids than words: padding and the unknown word.
+        found["vocabulary"] = len(found["vocabulary"]) + 2
+    feature = Feature.from_json(found)
+    for part in parts:
+        tensors.check(pq.read_schema(part.outputs[0]), {"tensor": feature}, part.outputs[0], part.command)
+    return feature
+
+
+def _manifest(graph: Graph) -> pl.DataFrame:
+    """clip_id, split and label of every clip, in order."""
+    ingest = graph.job("ingest")
+    sums = files.read_json(ingest.index, ingest.command)["sha256"]
+    files.verify(graph.data, sums, ingest.command)
+    return pl.read_parquet(graph.data / "manifest.parquet", columns=["clip_id", "split", "label"])
+
+
+def _joined(manifest: pl.DataFrame, parts: dict[str, list[Path]]) -> pl.DataFrame:
+    """The manifest's clips that every modality has."""
+    for paths in parts.values():
+        there = pl.concat([pl.read_parquet(path, columns=["clip_id"]) for path in paths])
+        manifest = manifest.join(there, on="clip_id", how="semi", maintain_order="left")
+    if lost := [split for split in SPLITS if split not in set(manifest["split"])]:
+        what = f"No clip is left in the split {lost[0]}: none has all of {', '.join(parts)}"
+        raise AgmError(what, fix="the `rejected` lists of the parts, beside their features, give the reasons")
+    return manifest
+
+
+# --- streaming through it ---
+
+
+def _write(
+    folder: Path, clips: pl.DataFrame, parts: dict[str, list[Job]], features: dict[str, Feature], params: Params
+) -> tuple[dict[str, SplitWriter], dict[str, Moments]]:
+    """Write every clip of `clips` to its split's files, and gather the moments of the training split."""
+    sizes = (params.shards.rows, params.shards.block)
+    writers = {split: SplitWriter(folder, split, features, *sizes) for split in SPLITS}
+    moments = {name: Moments(each) for name, each in features.items() if each.kind != "text"}
+    kept = set(clips["clip_id"])
+    streams = [_rows(jobs, features[name], kept) for name, jobs in parts.items()]
+    rows = zip(clips.iter_rows(), *streams, strict=True)
+    for (clip_id, split, label), *found in track(rows, len(clips), "shard"):
+        if any(name != clip_id for name, _ in found):
+            raise AgmError(f"The parts are not in the manifest's order at clip {clip_id}", fix="extract them again")
+        row = dict(zip(features, (tensor for _, tensor in found), strict=True))
+        writers[split].add(clip_id, label, row)
+        if split == "train":
+            for name, each in moments.items():
+                each.add(row[name])
+    for writer in writers.values():
+        writer.close()
+    return writers, moments
+
+
+def _rows(parts: list[Job], feature: Feature, kept: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """(clip id, tensor) of the clips of one modality that are kept, one row group in memory at a time."""
+    for part in parts:
+        with pq.ParquetFile(part.outputs[0], memory_map=True) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, use_threads=False)
+                tensor = tensors.decode(table["tensor"], feature)
+                names = table["clip_id"].to_pylist()
+                yield from ((name, row) for name, row in zip(names, tensor, strict=True) if name in kept)
+
+
+# --- what is said about it ---
+
+
+def _quarantine(graph: Graph, target: Path, indexes: dict[str, list[dict[str, Any]]]) -> int:
+    """Write what ingest and extract left out, and return how many clips that are."""
+    extracted = [row for parts in indexes.values() for part in parts for row in part["rejected"]]
+    ingested = pl.read_parquet(graph.data / "rejected.parquet", columns=list(QUARANTINE))
+    table = pl.concat([ingested.cast(QUARANTINE), pl.DataFrame(extracted, schema=QUARANTINE)])
+    with files.replacing(target) as temporary:
+        table.write_parquet(temporary)
+    return table["clip_id"].n_unique()
+
+
+def _described(feature: Feature, moments: Moments | None) -> dict[str, Any]:
+    if moments is not None:
+        feature = replace(feature, mean=moments.mean, std=moments.std)
+    return feature.to_json()
+
+
+def _counted(writer: SplitWriter, classes: list[str]) -> dict[str, Any]:
+    labels = {name: writer.labels[label] for label, name in enumerate(classes)}
+    return {"rows": writer.labels.total(), "labels": labels, "files": writer.written}

@@ -1,0 +1,1 @@
+"""Train: one loop for every method, fusion and mono-modal concept."""

@@ -1,0 +1,102 @@
+"""Train one run of the study: `agm train FUSION METHOD SEED`, or `agm concept FUSION MODALITY SEED` for what one
+modality can do alone.
+
+Reads data/<dataset>/shards as a stream, never a whole split. Writes, below runs/<dataset>/<fusion>/…:
+
+  model.safetensors   the weights of the epoch with the best validation figure (trainer.select)
+  history.parquet     one row per epoch: losses, validation accuracy in total and of each φ_m, κ and scores of AGM
+  run.json            what the run was and what made it
+
+A run is decided by its configuration and its seed: the initial weights and the order of the clips are the same for
+every method. Set AGM_DEVICE (cpu, cuda, cuda:1, …) to choose the device. Interrupted, it goes on from its last epoch
+when started again, and ends as it would have; its checkpoint is below .cache/train until then.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from safetensors.torch import save_file
+
+from agm import config, provenance
+from agm.config import Params, schema
+from agm.device import environment, prepare_device
+from agm.files import checksums, replacing
+from agm.graph import Job
+from agm.methods import Method, build_method
+from agm.models import build_concept, build_joint
+from agm.shard.stream import Shards
+from agm.train.loop import Training
+
+CHECKPOINTS = Path(".cache/train")
+
+
+def run(params: Params, job: Job) -> dict[str, Any]:
+    """Train the run of `job` and write its weights and history."""
+    device = prepare_device(params.trainer.threads)
+    training = build_training(params, job, device)
+    checkpoint = _checkpoint(job)
+    training.fit(checkpoint)
+    model_file, history_file = job.outputs
+    with replacing(model_file) as temporary:
+        save_file(training.best_weights, temporary)
+    with replacing(history_file) as temporary:
+        pl.DataFrame(training.history, infer_schema_length=None).write_parquet(temporary)
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+    return {
+        "run": describe(params, job),
+        "config": effective_configuration(params, job),
+        "parameters": sum(weight.numel() for weight in training.model.parameters()),
+        "epochs": len(training.history),
+        "selected_epoch": training.best_epoch,
+        "environment": environment(device),
+        "sha256": checksums(job.index.parent, [model_file.name, history_file.name]),
+    }
+
+
+def build_training(params: Params, job: Job, device: torch.device) -> Training:
+    """The model, method and data of `job`, ready to fit."""
+    fusion, name, seed = job.cell[0], job.cell[1], int(job.cell[2])
+    shards = Shards.open(job.data[0].parent)
+    if job.step == "concept":
+        model = build_concept(params, fusion, name, shards.features, len(shards.classes), seed)
+        method = Method(schema.Joint(name="joint"), [name])
+    else:
+        model = build_joint(params, fusion, shards.features, len(shards.classes), seed)
+        method = build_method(params.methods[name], model.modalities)
+    return Training(model.to(device), method, shards, params.trainer, seed, label=job.command)
+
+
+def describe(params: Params, job: Job) -> dict[str, Any]:
+    """Which cell of the study a run is."""
+    kind = "concept" if "concept" in job.step else "method"
+    return {
+        "dataset": params.dataset.name,
+        "fusion": job.cell[0],
+        kind: job.cell[1],
+        "seed": int(job.cell[2]),
+    }
+
+
+def effective_configuration(params: Params, job: Job) -> dict[str, Any]:
+    """Everything that decided the run, with every default spelled out."""
+    fusion, name, _ = job.cell
+    blocks = {"encoders": params.encoders, "fusion": params.fusions[fusion], "trainer": params.trainer}
+    if job.step == "train":
+        blocks["method"] = params.methods[name]
+    return {
+        key: {name: each.model_dump() for name, each in block.items()}
+        if isinstance(block, dict)
+        else block.model_dump()
+        for key, block in blocks.items()
+    }
+
+
+def _checkpoint(job: Job) -> Path:
+    """Outside the declared outputs, which the engines delete first; named by all that decides the run."""
+    identity = json.dumps([job.command, provenance.expected(job, config.read())], sort_keys=True)
+    return CHECKPOINTS / hashlib.sha256(identity.encode()).hexdigest()[:32] / "checkpoint.safetensors"

@@ -1,0 +1,100 @@
+"""A clone of this checkout in a folder of its own, and the engines run in it as a user runs them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "dial.clips=60",
+    "parts=[0,1]",
+    "study.seeds=[0]",
+    "trainer.epochs=1",
+    "features.video.frames=1",
+    "evaluation.bootstrap=20",
+]
+
+
+class Clone:
+    """A working copy: git's files of this checkout, committed anew, without results."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def make(cls, folder: Path, *overrides: str) -> "Clone":
+        """Copy the files that git tracks (or would) to `folder`, and compose the parameters under `overrides`."""
+        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for name in filter(None, names.split("\0")):
+            if name != "dvc.lock" and os.path.lexists(ROOT / name):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+        clone = cls(folder)
+        clone.run("git", "init", "--quiet")
+        if overrides:
+            clone.agm("compose", *overrides)
+        clone.commit()
+        return clone
+
+    def copy(self, folder: Path) -> "Clone":
+        """The clone with all its results, at the same times, in another folder."""
+        subprocess.run(["cp", "-a", f"{self.folder}/.", str(folder)], check=True)
+        return Clone(folder)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The clone's own source, and an identity for git's commits."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        author = {
+            f"GIT_{role}_{what}": f"test{at}"
+            for role in ("AUTHOR", "COMMITTER")
+            for what, at in (("NAME", ""), ("EMAIL", "@example.org"))
+        }
+        return {**os.environ, **author, "PYTHONPATH": str(self.folder / "src"), "PATH": path, "OMP_NUM_THREADS": "1"}
+
+    def run(self, *command: str, fails: bool = False, **more: str) -> str:
+        """Run a command in the clone; returns what it printed, on both streams."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**self.environment, **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert (done.returncode != 0) == fails, f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+    def agm(self, *arguments: str, fails: bool = False) -> str:
+        return self.run(sys.executable, "-m", "agm.cli", *arguments, fails=fails)
+
+    def dvc(self, *arguments: str) -> str:
+        return self.run(sys.executable, "-m", "dvc", *arguments)
+
+    def snakemake(self, *arguments: str) -> str:
+        return self.run(sys.executable, "-m", "snakemake", *arguments)
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--allow-empty", "--message", "test")
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replace `old`, which must be there once, in one of the clone's files."""
+        text = (self.folder / file).read_text()
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {file}"
+        (self.folder / file).write_text(text.replace(old, new))
+
+    def planned(self) -> set[str]:
+        """The commands that Snakemake would run now."""
+        plan = self.snakemake("--dry-run", "--printshellcmds")
+        commands = set(re.findall(r"^Shell command: (agm .*) 2> ", plan, re.MULTILINE))
+        assert bool(commands) != ("Nothing to be done" in plan), plan
+        return commands
+
+    def changed(self) -> set[str]:
+        """The stages that DVC holds for changed."""
+        return set(re.findall(r"^(\S+):$", self.dvc("status"), re.MULTILINE))

@@ -1,0 +1,81 @@
+"""Small real media files for the tests."""
+
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+STEP = 4  # gray levels between one frame of `write_video` and the next
+
+
+def write_video(
+    path: Path,
+    frames: int = 10,
+    size: tuple[int, int] = (64, 48),
+    rate: int = 10,
+    *,
+    sound: np.ndarray | None = None,
+    sound_rate: int = 16000,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    container: dict[str, str] | None = None,
+    rotation: int = 0,
+    picture: np.ndarray | None = None,
+) -> Path:
+    """Write `frames` frames, number k uniformly of gray STEP·k (or all `picture`, uint8 [height, width]).
+
+    `sound`, float [samples] at `sound_rate` in [-1, 1], adds an AAC stream.
+    """
+    with av.open(str(path), "w", options=container or {}) as file:
+        stream = file.add_stream(codec, rate=rate, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = *size, pixels
+        if rotation:
+            stream.set_display_rotation(rotation)
+        audio = None if sound is None else file.add_stream("aac", rate=sound_rate, layout="mono")
+        for number in range(frames):
+            values = np.full(size[::-1], STEP * number % 256, np.uint8) if picture is None else picture
+            frame = av.VideoFrame.from_ndarray(np.repeat(values[:, :, None], 3, axis=2), "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+        if audio is not None:
+            _add_sound(file, audio, sound, sound_rate)
+    return path
+
+
+def _add_sound(file: av.container.OutputContainer, stream: av.AudioStream, sound: np.ndarray, rate: int) -> None:
+    frame = av.AudioFrame.from_ndarray(sound.astype(np.float32)[None], "fltp", "mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+    file.mux(stream.encode(frame))
+    file.mux(stream.encode())
+
+
+def write_wav(path: Path, sound: np.ndarray, rate: int = 16000) -> Path:
+    """Write float [samples] or [samples, channels] in [-1, 1] as 16-bit PCM."""
+    sound = sound if sound.ndim == 2 else sound[:, None]
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(sound.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((sound * 32767).round().astype("<i2").tobytes())
+    return path
+
+
+def write_image(path: Path, pixels: np.ndarray, **options: object) -> Path:
+    """Write uint8 [height, width] or [height, width, 3] in the format that the suffix names."""
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def tone(hertz: float, seconds: float, rate: int) -> np.ndarray:
+    """A sine of amplitude 0.5, float [samples]."""
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+def levels(tensor: np.ndarray) -> list[int]:
+    """Which frames of a `write_video` file a uint8 tensor [frames, channels, size, size] holds."""
+    return [round(float(each.mean()) / STEP) for each in tensor]

@@ -1,0 +1,58 @@
+"""Small networks of every kind for the tests: BatchNorm, dropout, attention; late and early fusion."""
+
+import torch
+from torch import Tensor, nn
+
+from agm.config import schema
+from agm.models.encoders import Conv, Transformer
+from agm.models.fusion import build_fusion
+from agm.models.multimodal import MultimodalModel
+
+CLASSES = 4
+FUSIONS = {
+    "late_sum": schema.LateSum(name="late_sum"),
+    "late_concat": schema.LateConcat(name="late_concat"),
+    "early": schema.Early(name="early", hidden=[12, 8]),
+}
+NAMES = ["audio", "video", "text"]
+
+
+class WithDropout(nn.Module):
+    """An encoder followed by dropout."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.dropout, self.dim = encoder, nn.Dropout(0.4), encoder.dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.encoder(x))
+
+
+def small_model(fusion: str, count: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> MultimodalModel:
+    """A model over the first `count` modalities, with running statistics that are not their initial ones."""
+    torch.manual_seed(seed)
+    text = schema.TransformerEncoder(name="transformer", dim=6, heads=2, layers=1, feedforward=8, dropout=0.2)
+    encoders = {
+        "audio": WithDropout(Conv(1, [3, 5])),
+        "video": WithDropout(Conv(2, [4])),
+        "text": Transformer(vocabulary=9, words=5, config=text),
+    }
+    chosen = {name: encoders[name] for name in NAMES[:count]}
+    dims = {name: encoder.dim for name, encoder in chosen.items()}
+    model = MultimodalModel(chosen, build_fusion(FUSIONS[fusion], dims, CLASSES), {}).to(dtype)
+    for step in range(3):
+        model.train()(small_batch(count, seed=100 + step, dtype=dtype)[0])
+    return model
+
+
+def small_batch(
+    count: int, seed: int = 0, batch: int = 6, dtype: torch.dtype = torch.float64
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Prepared inputs and labels for `small_model`."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {
+        "audio": torch.randn(batch, 1, 6, 7, generator=generator, dtype=dtype),
+        "video": torch.randn(batch, 2, 5, 5, generator=generator, dtype=dtype) + 0.5,
+        "text": torch.randint(0, 9, (batch, 5), generator=generator),
+    }
+    return {name: inputs[name] for name in NAMES[:count]}, torch.randint(0, CLASSES, (batch,), generator=generator)

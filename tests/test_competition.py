@@ -1,0 +1,104 @@
+"""Competition strength: equal to the written-out formula, and right where the answer is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agm.metrics.classification import classification_summary
+from agm.metrics.competition import competition_strength, residuals, strength
+
+
+def clips(seed, count=400, features=20, classes=5):
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(count, features)), generator.normal(size=(count, classes))
+
+
+def measure(fit, test, alpha=1e-6, resamples=50, confidence=0.95):
+    return competition_strength(fit, test, alpha=alpha, resamples=resamples, confidence=confidence)
+
+
+def direct(fit, test, alpha):
+    """Ridge by its normal equations, d by its formula with explicit matrices."""
+    z, y = fit
+    centred = z - z.mean(axis=0)
+    weights = np.linalg.solve(centred.T @ centred + alpha * np.eye(z.shape[1]), centred.T @ (y - y.mean(axis=0)))
+    error = (test[0] - z.mean(axis=0)) @ weights + y.mean(axis=0) - test[1]
+    spread = len(test[1]) * np.cov(test[1].T)
+    return np.trace(error @ np.linalg.pinv(spread) @ error.T) / test[1].shape[1]
+
+
+@pytest.mark.parametrize("alpha", [0.1, 120.0])
+def test_equals_a_direct_computation(alpha):
+    fit, test = clips(0), clips(1)
+    assert measure(fit, test, alpha).d == pytest.approx(direct(fit, test, alpha), rel=1e-9)
+
+
+def test_a_concept_that_is_linearly_present_has_no_competition():
+    (z, _), (z_test, _) = clips(0), clips(1)
+    mixing = np.random.default_rng(2).normal(size=(20, 5))
+    found = measure((z, z @ mixing + 3), (z_test, z_test @ mixing + 3))
+    assert found.d == pytest.approx(0, abs=1e-9)
+    assert found.high == pytest.approx(0, abs=1e-9)
+    assert found.rank == 5
+
+
+def test_a_concept_that_is_absent_scores_about_one():
+    found = measure(clips(0, count=4000), clips(1, count=4000))
+    assert 0.98 < found.d < 1.05
+    assert 0.95 < found.low < found.high < 1.05
+
+
+def test_more_of_the_concept_means_less_competition():
+    (z, noise), (z_test, noise_test) = clips(0), clips(1)
+    mixing = np.random.default_rng(2).normal(size=(20, 5))
+    found = [
+        measure((z, z @ mixing + part * noise), (z_test, z_test @ mixing + part * noise_test)).d
+        for part in (0.1, 1.0, 10.0, 100.0)
+    ]
+    assert found == sorted(found)
+    assert found[0] < 0.01 < 0.9 < found[-1]
+
+
+def test_a_singular_concept_reports_its_rank():
+    fit, test = clips(0), clips(1)
+    collapsed = [(z, np.c_[y[:, :3], y[:, :1] + y[:, 1:2], y[:, 2:3]]) for z, y in (fit, test)]
+    assert measure(*collapsed).rank == 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.floats(-3, 3), st.floats(0.5, 20))
+def test_shifting_and_scaling_the_concepts_outputs_changes_nothing(seed, shift, scale):
+    """Whitening makes d a property of the directions, not of the units (where the ridge hardly penalises)."""
+    fit, test = clips(seed, count=80), clips(seed + 1, count=80)
+    moved = [(z, y * scale + shift) for z, y in (fit, test)]
+    assert measure(*moved, resamples=2).d == pytest.approx(measure(fit, test, resamples=2).d, rel=1e-6)
+
+
+def test_the_interval_repeats_and_narrows_with_more_clips():
+    few, many = (measure(clips(0), clips(1, count=count), resamples=300) for count in (100, 2000))
+    assert few.low < few.d < few.high
+    assert many.high - many.low < few.high - few.low
+    assert few == measure(clips(0), clips(1, count=100), resamples=300)
+
+
+def test_the_mean_predictor_scores_the_rank_over_the_classes():
+    outputs = clips(3)[1]
+    d, rank = strength(outputs.mean(axis=0) - outputs, outputs)
+    assert (d, rank) == (pytest.approx((len(outputs) - 1) / len(outputs)), 5)
+
+
+def test_residuals_are_of_the_test_clips():
+    assert residuals(clips(0), clips(1, count=30), 1.0).shape == (30, 5)
+
+
+def test_classification_summary_equals_a_count_by_hand():
+    labels = np.array([0, 0, 1, 1, 1, 2])
+    scores = np.eye(4)[[0, 1, 1, 1, 0, 3]]
+    summary = classification_summary(scores, labels, ["a", "b", "c", "d"])
+    assert summary["accuracy"] == pytest.approx(3 / 6)
+    by_class = {row["class"]: row for row in summary["classes"]}
+    assert by_class["a"] == {"class": "a", "clips": 2, "precision": 0.5, "recall": 0.5, "f1": 0.5}
+    assert by_class["b"]["f1"] == pytest.approx(2 / 3)
+    assert by_class["c"]["f1"] == by_class["d"]["f1"] == 0
+    assert summary["macro_f1"] == pytest.approx((0.5 + 2 / 3) / 4)

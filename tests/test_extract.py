@@ -1,0 +1,528 @@
+"""Real files of every kind become tensors; what cannot be used is said, and costs one clip."""
+
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from agm import config, tensors
+from agm.config.schema import AudioFeatures, ImageFeatures, TextFeatures, VideoFeatures
+from agm.errors import AgmError
+from agm.extract import audio, image, step, text, video
+from agm.extract.media import Unusable
+from agm.files import sha256, write_json
+from agm.graph import Graph
+from agm.parallel import parallel_map
+from agm.tensors import Feature
+from media import STEP, levels, tone, write_image, write_video, write_wav
+
+CLIPS = Path(__file__).parents[2] / "shared" / "data" / "clips"
+
+
+def gray(frames: int = 4, rate: float | None = None, size: int = 16, channels: int = 1) -> VideoFeatures:
+    return VideoFeatures(kind="video", frames=frames, rate=rate, size=size, channels=channels)
+
+
+# --- video ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "frames, count, expected",
+    [(12, 1, [6]), (12, 3, [2, 6, 10]), (12, 12, list(range(12))), (3, 5, [0, 0, 1, 2, 2]), (1, 2, [0, 0])],
+)
+def test_frames_are_evenly_spaced(tmp_path, frames, count, expected):
+    assert levels(video.load(write_video(tmp_path / "a.mp4", frames), 0, gray(count))) == expected
+
+
+@pytest.mark.parametrize("rate, expected", [(1, [0, 10, 20, 24]), (10, [0, 1, 2, 3]), (4, [0, 2, 5, 7])])
+def test_frames_are_taken_at_a_rate_and_the_last_repeated(tmp_path, rate, expected):
+    path = write_video(tmp_path / "a.mp4", 25, rate=10)
+    assert levels(video.load(path, 0, gray(4, rate=rate))) == expected
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_seeking_finds_the_same_frames_as_decoding_all(tmp_path, monkeypatch, name):
+    path = write_video(tmp_path / name, 60, options={"g": "6", "bf": "2"})
+    for settings in (gray(2), gray(3, rate=0.5)):
+        monkeypatch.undo()
+        times = video._scan(path, 0)
+        assert len(times.frames) == 60 and video._is_sparse(video._wanted(times, settings), times.keys)
+        quick = video.load(path, 0, settings)
+        monkeypatch.setattr(video, "_is_sparse", lambda wanted, keys: False)
+        np.testing.assert_array_equal(quick, video.load(path, 0, settings))
+    assert levels(quick) == [0, 20, 40]
+
+
+def test_inexact_seeking_is_not_believed(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", 60, options={"g": "6"})
+    wanted = video.load(path, 0, gray(2))
+    scan = video._scan
+    # As if a container called every packet a key frame: seeking then lands before them.
+    monkeypatch.setattr(video, "_scan", lambda *each: replace(scan(*each), keys=scan(*each).frames))
+    np.testing.assert_array_equal(video.load(path, 0, gray(2)), wanted)
+
+
+def test_only_the_frames_needed_are_scaled(tmp_path, monkeypatch):
+    path, scaled = write_video(tmp_path / "a.mp4", 60), []
+    picture = video._picture
+    monkeypatch.setattr(video, "_picture", lambda *each: scaled.append(1) or picture(*each))
+    video.load(path, 0, gray(5))
+    assert len(scaled) == 5
+
+
+@pytest.mark.parametrize("size", [(33, 57), (57, 33), (17, 17), (200, 6)])
+@pytest.mark.parametrize("wanted", [8, 24])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_odd_sizes_give_the_shape_asked_for(tmp_path, size, wanted, channels):
+    path = write_video(tmp_path / "a.mp4", 3, size, pixels="yuv444p")
+    settings = gray(2, size=wanted, channels=channels)
+    pixels = video.load(path, 0, settings)
+    assert pixels.dtype == np.uint8 and pixels.shape == video.feature(settings).shape == (2, channels, wanted, wanted)
+    assert np.ptp(pixels[1]) <= 3  # the frames are uniform: nothing of another row or frame may show
+
+
+def halves(width: int, height: int) -> np.ndarray:
+    """White above, black below."""
+    return np.repeat(np.where(np.arange(height) < height // 2, 255, 0)[:, None], width, axis=1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("rotation, white", [(0, "top"), (90, "left"), (-90, "right"), (180, "bottom")])
+def test_a_turned_recording_is_set_upright(tmp_path, rotation, white):
+    path = write_video(tmp_path / "a.mp4", 2, (64, 48), rotation=rotation, picture=halves(64, 48))
+    pixels = video.load(path, 0, gray(1, size=24))[0, 0].astype(int)
+    regions = {"top": pixels[:8], "bottom": pixels[-8:], "left": pixels[:, :8], "right": pixels[:, -8:]}
+    assert max(regions, key=lambda name: regions[name].mean()) == white
+    assert pixels.max() >= 250 and pixels.min() <= 5  # the range of the codec (16 to 235) is undone
+
+
+def test_the_centre_is_cropped(tmp_path):
+    picture = np.zeros((32, 96), np.uint8)
+    picture[:, 32:64] = 255
+    pixels = video.load(write_video(tmp_path / "a.mp4", 1, (96, 32), picture=picture), 0, gray(1, size=32))
+    assert pixels[..., 2:-2].min() > 240
+
+
+def test_a_header_may_claim_more_frames_than_there_are(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 12, container={"movflags": "faststart"}, options={"bf": "0"})
+    path.write_bytes(path.read_bytes()[:-20])
+    with video.opened(path, 0, "video") as (_, stream):
+        assert stream.frames == 12
+    found = levels(video.load(path, 0, gray(12)))
+    assert found[0] == 0 and set(found) <= set(range(12)) and all(a <= b for a, b in pairwise(found))
+
+
+def test_a_damaged_stretch_costs_its_frames_only(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
+    path = write_video(tmp_path / "a.mp4", 40, options={"g": "4", "crf": "10"}, picture=noise)
+    whole = video.load(path, 0, gray(8))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 500] = bytes(500)
+    path.write_bytes(content)
+    found = video.load(path, 0, gray(8))
+    np.testing.assert_array_equal(found[[0, 1, 6, 7]], whole[[0, 1, 6, 7]])
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.h264"])
+def test_containers_with_no_or_wrong_presentation_times(tmp_path, name):
+    path = write_video(tmp_path / name, 12, options={"bf": "2"})
+    assert levels(video.load(path, 0, gray(3))) == [2, 6, 10]
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [(b"", "empty"), (b"no video at all" * 100, "cannot be opened"), ("cut", "truncated")],
+    ids=["empty", "foreign", "truncated"],
+)
+def test_a_file_that_is_no_video_is_refused_with_a_reason(tmp_path, content, said):
+    path = write_video(tmp_path / "a.mp4", 12)
+    path.write_bytes(path.read_bytes()[:1500] if content == "cut" else content)
+    with pytest.raises(Unusable, match=said):
+        video.load(path, 0, gray())
+
+
+def test_a_stream_of_the_wrong_kind_is_refused(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 12)
+    for index in (1, None):
+        with pytest.raises(Unusable, match="no audio"):
+            audio.load(path, index, sound())
+    with pytest.raises(Unusable, match="no video"):
+        video.load(write_wav(tmp_path / "a.wav", tone(100, 1, 8000), 8000), 0, gray())
+
+
+@pytest.mark.skipif(not CLIPS.exists(), reason="the shared clips are not here")
+def test_the_stream_that_the_manifest_names_is_read():
+    path = CLIPS / "nasa_13013.mp4"
+    first, second = (video.load(path, index, gray(2, size=32, channels=3)) for index in (0, 3))
+    assert first.shape == second.shape == (2, 3, 32, 32) and (first != second).any()
+    for index in (1, 4):
+        assert np.ptp(audio.load(path, index, sound(seconds=2.0))) > 1
+
+
+# --- sound ------------------------------------------------------------------------------------------------------
+
+
+def sound(**changes) -> AudioFeatures:
+    settings = {"kind": "audio", "rate": 8000, "seconds": 1.0, "n_fft": 256, "hop": 128}
+    return AudioFeatures(**(settings | changes))
+
+
+def test_the_published_spectrogram_of_crema_d(tmp_path):
+    """22.05 kHz, tiled to 3 s, STFT 512/353, log(abs + 1e-7): 257 × 188."""
+    settings = AudioFeatures(kind="audio", rate=22050, seconds=3.0, fit="tile", n_fft=512, hop=353)
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 30000)
+    found = audio.load(write_wav(tmp_path / "a.wav", wave, 22050), 0, settings)
+    assert found.dtype == np.float32 and found.shape == audio.feature(settings).shape == (1, 257, 188)
+
+    wave = (wave * 32767).round() / 32768
+    tiled = np.pad(np.tile(wave, 3)[: 3 * 22050], 256, mode="reflect")
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+    frames = np.stack([tiled[353 * k : 353 * k + 512] * window for k in range(188)], axis=1)
+    np.testing.assert_allclose(found[0], np.log(np.abs(np.fft.rfft(frames, axis=0)) + 1e-7), atol=2e-3)
+
+
+@pytest.mark.parametrize("representation, bins", [("spectrogram", 129), ("mel", 40)])
+@pytest.mark.parametrize("power", [1, 2])
+def test_shapes_and_scale(tmp_path, representation, bins, power):
+    path = write_wav(tmp_path / "a.wav", tone(1000, 0.4, 8000), 8000)
+    settings = sound(representation=representation, power=power, mels=40, log_floor=1e-5)
+    found = audio.load(path, 0, settings)
+    assert found.shape == audio.feature(settings).shape == (1, bins, 63)
+    np.testing.assert_allclose(found[0, :, -20:], math.log(1e-5), atol=1e-5)  # padding is silence
+    quieter = write_wav(tmp_path / "b.wav", tone(1000, 0.4, 8000) / 10, 8000)
+    louder = found.max() - audio.load(quieter, 0, settings).max()
+    assert louder == pytest.approx(power * math.log(10), rel=0.01)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 44101, 48000])
+def test_a_tone_stays_where_it_is_whatever_the_rate(tmp_path, rate):
+    found = audio.load(write_wav(tmp_path / "a.wav", tone(1000, 1.0, rate), rate), 0, sound())
+    assert found[0].mean(axis=1).argmax() == 32  # 1000 Hz of 31.25 Hz a bin
+
+
+def test_sound_comes_out_of_a_video(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 10, sound=tone(1000, 1.0, 16000))
+    assert audio.load(path, 1, sound())[0].mean(axis=1).argmax() == 32
+
+
+def test_channels_are_averaged(tmp_path):
+    six = np.stack([tone(500 * (1 + channel), 1.0, 8000) for channel in range(6)], axis=1)
+    mixed = audio.load(write_wav(tmp_path / "six.wav", six, 8000), 0, sound(log_floor=1e-2))
+    mean = audio.load(write_wav(tmp_path / "mean.wav", six.mean(axis=1), 8000), 0, sound(log_floor=1e-2))
+    np.testing.assert_allclose(mixed, mean, atol=0.02)
+
+
+@pytest.mark.skipif(not CLIPS.exists(), reason="the shared clips are not here")
+def test_six_channel_sound():
+    found = audio.load(CLIPS / "bigbuckbunny.mp4", 1, sound(seconds=5.0))
+    assert found.shape == (1, 129, 313) and np.isfinite(found).all() and np.ptp(found) > 5
+
+
+@pytest.mark.parametrize("fit", ["pad", "tile"])
+def test_length(tmp_path, fit):
+    short, long = (write_wav(tmp_path / f"{s}.wav", tone(500, s, 8000), 8000) for s in (0.25, 4.0))
+    repeated, cut = (audio.load(path, 0, sound(fit=fit))[0] for path in (short, long))
+    assert repeated.shape == cut.shape
+    assert cut[16, 1:].min() > 3  # the bin of 500 Hz; the first window mirrors the sound and so is quieter
+    assert repeated[16, 1:].min() > 3 if fit == "tile" else repeated[16, -40:].max() < -10
+
+
+def test_stored_types_give_the_same_values(tmp_path):
+    """8-bit, 24-bit and float files of one tone, written by FFmpeg, against 16 bits."""
+    import av
+
+    wave, found = tone(1000, 1.0, 8000), []
+    for codec, form in (
+        ("pcm_u8", "u8"),
+        ("pcm_s16le", "s16"),
+        ("pcm_s24le", "s32"),
+        ("pcm_f32le", "flt"),
+        ("pcm_f64le", "dbl"),
+    ):
+        path = tmp_path / f"{codec}.wav"
+        with av.open(str(path), "w") as file:
+            stream = file.add_stream(codec, rate=8000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(wave.astype(np.float32)[None], "flt", "mono")
+            frame.sample_rate = 8000
+            for each in av.AudioResampler(form, "mono", 8000).resample(frame):
+                file.mux(stream.encode(each))
+            file.mux(stream.encode())
+        found.append(audio.load(path, 0, sound(log_floor=1.0)))
+    for each in found:
+        np.testing.assert_allclose(each, found[-1], atol=0.2 if each is found[0] else 2e-3)
+
+
+def test_too_little_sound_is_refused(tmp_path):
+    with pytest.raises(Unusable, match="too short: 100 samples at 8000 Hz"):
+        audio.load(write_wav(tmp_path / "a.wav", tone(500, 100 / 8000, 8000), 8000), 0, sound())
+    with pytest.raises(Unusable, match=r"No sound|cannot be opened"):
+        audio.load(write_wav(tmp_path / "b.wav", np.zeros(0), 8000), 0, sound())
+
+
+# --- images -----------------------------------------------------------------------------------------------------
+
+
+def picture(size: int = 16, channels: int = 1) -> ImageFeatures:
+    return ImageFeatures(kind="image", size=size, channels=channels)
+
+
+@pytest.mark.parametrize("size", [(33, 57), (57, 33), (16, 16), (5, 90)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_any_size(tmp_path, size, channels):
+    path = write_image(tmp_path / "a.png", np.full((*size, 3), (200, 100, 50), np.uint8))
+    found = image.load(path, None, picture(channels=channels))
+    assert found.shape == image.feature(picture(channels=channels)).shape and found.dtype == np.uint8
+    assert found[:, 3, 3].tolist() == ([200, 100, 50] if channels == 3 else [124])
+
+
+def test_an_image_of_the_right_size_is_kept_as_it_is(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
+    np.testing.assert_array_equal(image.load(write_image(tmp_path / "a.png", pixels), None, picture())[0], pixels)
+
+
+def test_the_camera_says_which_way_is_up(tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° clockwise
+    path = write_image(tmp_path / "a.jpg", halves(32, 32), exif=exif)
+    found = image.load(path, None, picture())[0]
+    assert found[:, -4:].mean() > 240 and found[:, :4].mean() < 15
+
+
+def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
+    path = write_image(tmp_path / "a.png", np.full((16, 16), 32768, np.uint16))
+    assert image.load(path, None, picture(channels=3)).max() == 128
+
+
+def test_bad_images_are_refused_with_a_reason(tmp_path, monkeypatch):
+    path = write_image(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
+    monkeypatch.setattr(image, "MOST_PIXELS", 64 * 63)
+    with pytest.raises(Unusable, match="too large: 64 × 64"):
+        image.load(path, None, picture())
+    monkeypatch.undo()
+    for content in (path.read_bytes()[:800], b"", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(Unusable, match="cannot be decoded"):
+            image.load(path, None, picture())
+
+
+# --- text -------------------------------------------------------------------------------------------------------
+
+
+def words(**changes) -> TextFeatures:
+    return TextFeatures(**({"kind": "text", "words": 5} | changes))
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        ("Don't  stop, 'now'!", ["Don't", "stop", "now"]),
+        ("it\N{RIGHT SINGLE QUOTATION MARK}s 3.5", ["it's", "3", "5"]),
+        ("cafe\N{COMBINING ACUTE ACCENT} naïve", ["café", "naïve"]),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("… — ''", []),
+    ],
+)
+def test_words(content, expected):
+    assert text.words_of(content) == expected
+
+
+def test_the_vocabulary_is_the_most_frequent_words(tmp_path):
+    paths = [tmp_path / name for name in ("a", "b")]
+    paths[0].write_text("One two two THREE", encoding="utf-8")
+    paths[1].write_bytes(b"\xff\xfe one")
+    assert text.vocabulary([*paths, tmp_path / "absent"], words()) == ["two", "one", "three"]
+    assert text.vocabulary(paths, words(lowercase=False)) == ["two", "One", "THREE"]
+    assert text.vocabulary(paths, words(vocabulary=2)) == ["two", "one"]
+    assert text.vocabulary(paths, words(min_count=2)) == ["two"]
+
+
+def test_ids(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("\ufeffTwo four one", encoding="utf-8")
+    found = text.load(path, None, words(), text.numbered(["two", "one"]))
+    assert found.dtype == np.int32 and found.tolist() == [2, 1, 3, 0, 0]
+    path.write_text("one " * 9)
+    assert text.load(path, None, words(), {"one": 2}).tolist() == [2] * 5
+
+
+@pytest.mark.parametrize(
+    "content, said", [(b"ab\xff", "not UTF-8: byte 0xff at position 2"), (b"", "no word"), (b" ?!", "no word")]
+)
+def test_bad_texts_are_refused_with_a_reason(tmp_path, content, said):
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(Unusable, match=said):
+        text.load(tmp_path / "a.txt", None, words(), {})
+
+
+# --- the step ---------------------------------------------------------------------------------------------------
+
+SETTINGS = {
+    "video": {"frames": 2, "rate": None, "size": 16, "channels": 1},
+    "audio": {"rate": 8000, "seconds": 1.0, "n_fft": 256, "hop": 128},
+    "text": {"words": 4, "vocabulary": 100},
+}
+ENCODERS = {"video": {"name": "conv"}, "audio": {"name": "conv"}, "text": {"name": "transformer"}}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Twelve clips with sound and text, a manifest and parameters, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGM_WORKERS", "1")
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    rows = []
+    for number in range(12):
+        write_video(raw / f"{number}.mp4", 4 + number, sound=tone(300 + 50 * number, 1.0, 16000))
+        split = ("train", "train", "val", "test")[number % 4]
+        (raw / f"{number}.txt").write_text(f"{split} word{number}")
+        files = {f"{name}_path": f"{number}.{'txt' if name == 'text' else 'mp4'}" for name in SETTINGS}
+        streams = {"video_stream": 0, "audio_stream": 1, "text_stream": None}
+        rows.append({"clip_id": f"c{number}", "split": split, "label": number % 2, **files, **streams})
+    write_manifest(pl.DataFrame(rows, schema_overrides={"text_stream": pl.Int64}))
+    return raw
+
+
+def write_manifest(rows: pl.DataFrame) -> None:
+    folder = Path("data/few")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows.write_parquet(folder / "manifest.parquet")
+    sums = {"manifest.parquet": sha256(folder / "manifest.parquet")}
+    write_json(folder / "manifest.json", {"classes": ["a", "b"], "sha256": sums})
+
+
+def parameters(**features) -> config.Params:
+    content = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+    content["study"] |= {"modalities": list(SETTINGS)}
+    content |= {"parts": [0, 1], "features": SETTINGS | features, "encoders": ENCODERS}
+    kinds = {name: {"kind": name, "column": name} for name in SETTINGS}
+    content["dataset"] |= {"name": "few", "root": "raw", "modalities": kinds, "generated": []}
+    return config.check(content, "test")
+
+
+def extract(modality: str, part: int, params: config.Params | None = None):
+    params = params or parameters()
+    job = Graph(params).job("extract", modality, part)
+    summary = step.run(params, job)
+    json.dumps(summary, allow_nan=False)
+    feature = Feature.from_json(summary["feature"] | {"vocabulary": None})
+    tensors.check(pq.read_schema(job.outputs[0]), {"tensor": feature}, job.outputs[0], job.command)
+    table = pq.read_table(job.outputs[0])
+    assert summary["rows"] == len(table) and summary["sha256"] == {job.outputs[0].name: sha256(job.outputs[0])}
+    return summary, table["clip_id"].to_pylist(), tensors.decode(table["tensor"], feature)
+
+
+@pytest.mark.parametrize("modality", list(SETTINGS))
+def test_parts_follow_the_manifest(project, modality):
+    first, second = (extract(modality, part) for part in (0, 1))
+    assert first[1] + second[1] == [f"c{number}" for number in range(12)]
+    assert first[0]["rejected"] == second[0]["rejected"] == []
+    if modality == "video":
+        assert levels(second[2][-1]) == [3, 11]  # 15 frames
+
+
+def test_bytes_do_not_depend_on_the_number_of_processes(project, monkeypatch):
+    path = Path("data/few/features/audio/part-0.parquet")
+    extract("audio", 0)
+    alone = path.read_bytes()
+    monkeypatch.setenv("AGM_WORKERS", "2")
+    monkeypatch.setattr(step, "parallel_map", lambda *each: parallel_map(*each, chunk=2))
+    extract("audio", 0)
+    assert path.read_bytes() == alone
+
+
+def test_rows_are_written_in_groups(project, monkeypatch):
+    monkeypatch.setattr(step, "ROW_GROUP_BYTES", 2 * 2 * 16 * 16 + 100)
+    _, names, pixels = extract("video", 0)
+    metadata = pq.read_metadata("data/few/features/video/part-0.parquet")
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [2, 2, 2]
+    assert names == [f"c{number}" for number in range(6)] and levels(pixels[5]) == [2, 6]
+
+
+def test_a_bad_clip_costs_one_clip(project):
+    (project / "1.mp4").write_bytes(b"")
+    (project / "2.mp4").write_bytes((project / "2.mp4").read_bytes()[:700])
+    (project / "4.mp4").unlink()
+    write_video(project / "5.mp4", 5)
+    summary, names, _ = extract("audio", 0)
+    assert names == ["c0", "c3"]
+    assert [row["clip_id"] for row in summary["rejected"]] == ["c1", "c2", "c4", "c5"]
+    reasons = " | ".join(row["reason"] for row in summary["rejected"])
+    for said in ("empty", "truncated", "No such file", "no audio in stream 1"):
+        assert said in reasons
+    assert summary["rejected"][0] == {
+        "clip_id": "c1",
+        "split": "train",
+        "modality": "audio",
+        "step": "extract",
+        "reason": "The file is empty",
+        "path": "1.mp4",
+    }
+    assert str(project) not in json.dumps(summary)
+
+
+def test_a_decoder_that_fails_unforeseen_costs_one_clip(project, monkeypatch):
+    load = video.load
+
+    def failing(path, stream, settings):
+        if path.name == "3.mp4":
+            raise ZeroDivisionError("by a broken header")
+        return load(path, stream, settings)
+
+    monkeypatch.setattr(video, "load", failing)
+    summary, names, _ = extract("video", 0)
+    assert len(names) == 5 and "ZeroDivisionError: by a broken header" in summary["rejected"][0]["reason"]
+
+
+def test_a_part_without_any_usable_clip_stops_the_run(project):
+    for number in range(6):
+        (project / f"{number}.mp4").write_bytes(b"")
+    with pytest.raises(AgmError, match=r"Not one of 6 clips can be used. The file is empty") as caught:
+        extract("video", 0)
+    assert "dataset.root" in str(caught.value)
+    assert list(Path("data/few/features/video").iterdir()) == []
+    assert extract("video", 1)[0]["rows"] == 6
+
+
+def test_a_part_without_clips_is_an_empty_file(project):
+    write_manifest(pl.read_parquet("data/few/manifest.parquet").head(1))
+    summary, names, pixels = extract("video", 0)
+    assert summary["rows"] == 0 and names == [] and pixels.shape == (0, 2, 1, 16, 16)
+
+
+def test_only_training_clips_make_the_vocabulary(project):
+    summary, _, ids = extract("text", 0)
+    known = summary["feature"]["vocabulary"]
+    assert known == ["train", *sorted(f"word{number}" for number in range(12) if number % 4 < 2)]
+    assert extract("text", 1)[0]["feature"] == summary["feature"]
+    assert ids[2].tolist() == ids[3].tolist() == [1, 1, 0, 0]  # a validation and a test clip: words never seen
+    before = Path("data/few/features/text/part-1.parquet").read_bytes()
+    for number in (2, 3):
+        (project / f"{number}.txt").write_text("quite other words")
+    again, _, changed = extract("text", 0)
+    assert again["feature"] == summary["feature"] and changed[:2].tolist() == ids[:2].tolist()
+    extract("text", 1)
+    assert Path("data/few/features/text/part-1.parquet").read_bytes() == before
+
+
+def test_a_damaged_manifest_is_refused(project):
+    path = Path("data/few/manifest.parquet")
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(AgmError, match="agm ingest"):
+        extract("video", 0)
+
+
+def test_threads_do_not_change_the_values(tmp_path):
+    path = write_wav(tmp_path / "a.wav", np.random.default_rng(0).uniform(-1, 1, 44100), 44100)
+    one = audio.load(path, 0, sound())
+    assert torch.get_num_threads() == 1 and STEP == 4
+    np.testing.assert_array_equal(one, audio.load(path, 0, sound()))

@@ -1,0 +1,459 @@
+"""Annotations, listing, probing, splits and the manifest: on real files and with the real commands."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from agm.cli import main
+from agm.config.compose import compose
+from agm.config.schema import Dataset, Split
+from agm.errors import AgmError
+from agm.files import read_json
+from agm.ingest.adapters import ADAPTERS, read
+from agm.ingest.clip import SPLITS, Clip
+from agm.ingest.listing import look
+from agm.ingest.probe import Unusable, probe
+from agm.ingest.split import assign, order
+from agm.ingest.step import class_names
+from media import tone, write_image, write_video, write_wav
+
+REPOSITORY = Path(__file__).parents[1]
+GROUPS = REPOSITORY / "params"
+REAL_CLIPS = REPOSITORY.parent / "shared/data/clips"
+
+
+def dataset(root: Path, csv: str | bytes, group: str | None = None, **columns: str) -> Dataset:
+    """A data set for the manifest adapter; `columns` are modality=column, all of kind text."""
+    root.mkdir(exist_ok=True)
+    (root / "clips.csv").write_bytes(csv if isinstance(csv, bytes) else csv.encode())
+    modalities = {name: {"kind": "text", "column": column} for name, column in (columns or {"text": "text"}).items()}
+    return Dataset(
+        name="own",
+        adapter="manifest",
+        root=str(root),
+        annotations=str(root / "clips.csv"),
+        modalities=modalities,
+        group=group,
+    )
+
+
+def refused(data: Dataset) -> str:
+    """The message that reading the annotations, and looking for their files, ends with."""
+    with pytest.raises(AgmError) as error:
+        look(data, read(data))
+    return str(error.value)
+
+
+# --- annotations ---
+
+
+def test_every_adapter_of_the_schema_exists():
+    assert set(ADAPTERS) == set(Dataset.model_fields["adapter"].annotation.__args__)
+
+
+HEADER = "clip_id,split,label,text\n"
+GOOD = "a,train,0,a.txt\nb,val,1,a.txt\nc,test,2,a.txt\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ("d,dev,0,a.txt\n", "row 5: split 'dev' is not one of train, val, test"),
+        ("b,train,0,a.txt\n", "row 5: clip_id 'b' is in row 3 already"),
+        (",train,0,a.txt\n", "row 5: clip_id is empty"),
+        ("x/y,train,0,a.txt\n", "row 5: clip_id 'x/y' is not fit for a file name"),
+        ("..,train,0,a.txt\n", "row 5: clip_id '..' is not fit for a file name"),
+        (f"{'x' * 300},train,0,a.txt\n", "is not fit for a file name"),
+        ("d,train,,a.txt\n", "row 5: label is empty"),
+        ("d,train,1.5,a.txt\n", "row 5: label '1.5' is neither an integer nor a name"),
+        ("d,train,nan,a.txt\n", "row 5: label 'nan' is neither an integer nor a name"),
+        ("d,train,seven,a.txt\n", "row 5: label 'seven' is a name, but that of row 2 is an integer"),
+        ("d,train,0,b.txt\n", "row 5: text: file not found: b.txt"),
+        ("d,train,0,a.txt/b\n", "row 5: text: file not found: a.txt/b"),
+        (f"d,train,0,{'x' * 300}\n", "row 5: text: file cannot be reached (File name too long)"),
+        ("d,train,0,folder\n", "row 5: text: not a file: folder"),
+        ("d,train,0,.\n", "row 5: text: not a file: ."),
+        ("d,train,0,../a.txt\n", "row 5: text: the path '../a.txt' leaves the root folder"),
+        ("d,train,0,folder/../../a.txt\n", "row 5: text: the path '../a.txt' leaves the root folder"),
+        ("d,train,0,/etc/hostname\n", "row 5: text: the path '/etc/hostname' leaves the root folder"),
+        ("d,train,0,link.txt\n", "row 5: text: the path is a link that leaves the root folder: link.txt"),
+        ("d,train,0,away/out.txt\n", "row 5: text: the path is a link that leaves the root folder: away/out.txt"),
+        ("d,train,0,a\0.txt\n", "row 5: "),
+        ("d,train,0\n", "row 5: it has 3 cells, the header has 4"),
+        ('d,train,0,"a.txt\n', "row 5: "),
+        ("\n\nd,dev,0,a.txt\n", "row 7: split 'dev'"),
+        ('"d\nd",train,0,a.txt\ne,dev,0,a.txt\n', "row 7: split 'dev'"),
+    ],
+)
+def test_wrong_rows_are_refused_by_number(tmp_path, rows, expected):
+    data = dataset(tmp_path / "root", HEADER + GOOD + rows)
+    outside = tmp_path / "out.txt"
+    outside.write_text("outside")
+    (tmp_path / "root/a.txt").write_text("inside")
+    (tmp_path / "root/folder").mkdir()
+    (tmp_path / "root/link.txt").symlink_to(outside)
+    (tmp_path / "root/away").symlink_to(tmp_path)
+    message = refused(data)
+    assert expected in message
+    assert str(data.annotations) in message and "fix:" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "Row 1 lacks the column 'clip_id', 'label', 'text'; it has none"),
+        (b"clip_id,split,text\na,train,a.txt\n", "Row 1 lacks the column 'label'"),
+        (b"clip_id,label,text,label\na,1,a.txt,1\n", "Row 1 names a column twice: label"),
+        (HEADER.encode(), "The annotations have no rows"),
+        (HEADER.encode() + b"a,train,caf\xe9,a.txt\n", "The annotations are not UTF-8: row 2 has the byte 0xe9"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path, content, expected):
+    assert expected in refused(dataset(tmp_path, content))
+
+
+def test_a_group_in_two_given_splits_is_refused_by_name(tmp_path):
+    rows = "a,train,0,a.txt,ann\nb,,0,a.txt,ann\nc,test,0,a.txt,ann\nd,,0,a.txt,\ne,val,0,a.txt,ann\n"
+    csv = "clip_id,split,label,text,speaker\n" + rows
+    message = refused(dataset(tmp_path, csv, group="speaker"))
+    assert "row 4: speaker 'ann' is in split test, but in row 2 in split train" in message
+    assert "row 5: speaker is empty" in message
+    assert "row 6" not in message, "every group once"
+
+
+def test_many_problems_are_counted_and_the_first_are_shown(tmp_path):
+    message = refused(dataset(tmp_path, HEADER + "".join(f"{n},dev,0,a.txt\n" for n in range(25))))
+    assert message.count("row ") >= 10 and "row 11:" in message and "row 12:" not in message
+    assert "… and 15 more" in message
+
+
+def test_a_csv_as_table_programs_write_it(tmp_path):
+    csv = (
+        b'\xef\xbb\xbfclip_id,label,text,note\r\n a ,"violin, fiddle",./a.txt,"two\r\nlines"\r\n\r\n'
+        + 'b,café,"sub//b.txt",\r\nc,café,,x\r\n'.encode()
+    )
+    first, second, third = read(dataset(tmp_path, csv))
+    assert first == Clip("a", None, "violin, fiddle", None, {"text": "a.txt"}, 2)
+    assert second == Clip("b", None, "café", None, {"text": "sub/b.txt"}, 5)
+    assert third.files == {}
+
+
+def test_integers_keep_their_order_and_names_are_sorted():
+    def clips(*labels: str) -> list[Clip]:
+        return [Clip("x", None, label, None, {}, 1) for label in labels]
+
+    assert class_names(clips("10", "9", "-1", "9")) == ["-1", "9", "10"]
+    assert class_names(clips("dog", "cat", "dog")) == ["cat", "dog"]
+
+
+def test_spellings_of_one_integer_are_one_class(tmp_path):
+    clips = read(dataset(tmp_path, HEADER + "a,train,07,a.txt\nb,train,7,a.txt\nc,train,+7,a.txt\n"))
+    assert class_names(clips) == ["7"]
+
+
+def test_a_missing_root_says_what_to_do(tmp_path):
+    data = dataset(tmp_path, HEADER + GOOD)
+    assert "dataset.root=" in refused(data.model_copy(update={"root": "/nowhere"}))
+    assert "agm generate dial" in refused(data.model_copy(update={"root": "/nowhere", "adapter": "dial"}))
+
+
+def test_links_within_the_root_are_followed(tmp_path):
+    data = dataset(tmp_path, HEADER + "a,train,0,link.txt\n")
+    (tmp_path / "real.txt").write_text("four")
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    assert look(data, read(data))["link.txt"].size == 4
+
+
+# --- splits ---
+
+
+@st.composite
+def annotated(draw, grouped: bool):
+    """Clips with given, missing or mixed splits; where grouped, no group in two given splits."""
+    given_splits = draw(st.sampled_from([(None,), ("train",), ("train", "test"), ("train", "val"), (None, *SPLITS)]))
+    groups = draw(st.lists(st.integers(0, 12), min_size=30, max_size=150))
+    split_of = {group: draw(st.sampled_from(given_splits)) for group in sorted(set(groups))}
+    clips = []
+    for number, group in enumerate(groups):
+        split = split_of[group] if grouped else draw(st.sampled_from(given_splits))
+        label = str(draw(st.integers(0, 3)))
+        clips.append(Clip(f"c{number}", split, label, str(group) if grouped else None, {}, number + 2))
+    return clips
+
+
+SETTINGS = settings(max_examples=60, deadline=None)
+
+
+@SETTINGS
+@given(annotated(grouped=False), st.integers(-3, 9), st.floats(0.05, 0.4))
+def test_split_without_groups(clips, seed, share):
+    options = Split(val=share, test=share, seed=seed)
+    splits = assign(clips, options)
+    assert splits == assign(clips, options)
+    assert len(splits) == len(clips) and set(splits) <= set(SPLITS)
+    assert all(got == clip.split for clip, got in zip(clips, splits, strict=True) if clip.split in ("val", "test"))
+    pool = sum(clip.split in (None, "train") for clip in clips)
+    given_splits = {clip.split for clip in clips}
+    if "test" not in given_splits:
+        assert abs(splits.count("test") - share * pool) <= 4  # at most the number of classes
+        pool -= splits.count("test")
+        labels = Counter(clip.label for clip in clips if clip.split in (None, "train"))
+        held = Counter(clip.label for clip, got in zip(clips, splits, strict=True) if got == "test")
+        assert all(abs(held[label] - share * count) < 1.5 for label, count in labels.items())
+    if "val" not in given_splits:
+        assert abs(splits.count("val") - share * pool) <= 4
+    else:
+        assert splits.count("val") == sum(clip.split == "val" for clip in clips)
+
+
+@SETTINGS
+@given(annotated(grouped=True), st.integers(0, 9), st.floats(0.05, 0.4))
+def test_split_with_groups(clips, seed, share):
+    splits = assign(clips, Split(val=share, test=share, seed=seed))
+    assert splits == assign(clips, Split(val=share, test=share, seed=seed))
+    where: dict[str, set[str]] = {}
+    for clip, split in zip(clips, splits, strict=True):
+        where.setdefault(clip.group, set()).add(split)
+    assert all(len(found) == 1 for found in where.values()), "a group straddles"
+    pool = Counter(clip.group for clip in clips if clip.split in (None, "train"))
+    if "test" not in {clip.split for clip in clips} and len(pool) > 2:
+        assert abs(splits.count("test") - share * pool.total()) <= max(pool.values())
+
+
+def test_a_clip_without_split_follows_its_group():
+    rows = [("train", "a"), ("val", "b"), ("test", "c"), (None, "b"), (None, "c"), (None, "d")]
+    clips = [Clip(str(number), split, "0", group, {}, number) for number, (split, group) in enumerate(rows)]
+    assert assign(clips, Split()) == ["train", "val", "test", "val", "test", "train"]
+
+
+def test_split_and_order_follow_the_seed_and_scale():
+    clips = [Clip(str(number), None, str(number % 300), None, {}, number) for number in range(200_000)]
+    grouped = [
+        Clip(clip.clip_id, None, clip.label, str(number % 50_000), {}, number) for number, clip in enumerate(clips)
+    ]
+    for each in (clips, grouped):
+        splits = assign(each, Split(val=0.1, test=0.2, seed=1))
+        assert splits.count("test") == pytest.approx(40_000, abs=4)
+        assert splits.count("val") == pytest.approx(16_000, abs=150)
+        assert splits != assign(each, Split(val=0.1, test=0.2, seed=2))
+    assert sorted(order(200_000, 0)) == list(range(200_000))
+    assert order(100, 0) == order(100, 0) != order(100, 1)
+
+
+# --- probing ---
+
+
+def video(path: Path, sound: bool = True, **options: object) -> Path:
+    return write_video(path, sound=tone(440, 1, 16000) if sound else None, **options)
+
+
+def test_usable_files(tmp_path):
+    clip = video(tmp_path / "clip.mp4")
+    assert (probe(clip, "video").stream, probe(clip, "audio").stream) == (0, 1)
+    assert probe(clip, "video").duration == pytest.approx(1, abs=0.1)
+    sound = probe(write_wav(tmp_path / "clip.wav", tone(440, 0.5, 8000), 8000), "audio")
+    assert (sound.stream, sound.duration) == (0, pytest.approx(0.5))
+    image = probe(write_image(tmp_path / "image.png", np.zeros((8, 8), np.uint8)), "image")
+    assert (image.stream, image.duration) == (None, None)
+    (tmp_path / "appended.mp4").write_bytes(clip.read_bytes() + b"made by a camera")
+    assert probe(tmp_path / "appended.mp4", "video") == probe(clip, "video")
+    (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbfcaf\xc3\xa9")
+    assert probe(tmp_path / "bom.txt", "text").duration is None
+
+
+def broken_files(folder: Path) -> dict[str, Path]:
+    """One file for every way in which a file is unusable."""
+    clip = video(folder / "good.mp4").read_bytes()
+    header_first = video(folder / "fast.mp4", container={"movflags": "faststart"}).read_bytes()
+    png = write_image(folder / "good.png", np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).read_bytes()
+    jpeg = write_image(folder / "good.jpg", np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).read_bytes()
+    files = {
+        "empty.mp4": b"",
+        "truncated.mp4": clip[: len(clip) // 2],
+        "truncated_header_first.mp4": header_first[:-200],
+        "random.mp4": np.random.default_rng(0).bytes(5000),
+        "playlist.mp4": b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n",
+        "bytes.txt": b"abc\xff",
+        "blank.txt": b" \n\t",
+        "truncated.png": png[: len(png) // 2],
+        "flipped.png": png[:200] + bytes([png[200] ^ 255]) + png[201:],
+        "truncated.jpg": jpeg[: len(jpeg) // 2],
+        "text.png": b"not an image",
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    Image.new("1", (10_000, 10_000)).save(folder / "huge.png")
+    video(folder / "silent.mp4", sound=False)
+    write_wav(folder / "sound.wav", tone(440, 0.5, 8000), 8000)
+    return {path.name: path for path in folder.iterdir()}
+
+
+def test_unusable_files_and_their_reasons(tmp_path, capfd):
+    files = broken_files(tmp_path)
+    for name, kind, reason in [
+        ("empty.mp4", "video", "the file is empty"),
+        ("truncated.mp4", "video", "truncated: the file ends at least "),
+        ("truncated.mp4", "audio", "truncated: "),
+        ("truncated_header_first.mp4", "video", "truncated: the file ends at least 200 bytes too early"),
+        ("random.mp4", "video", "not a video or sound file, or damaged: Invalid data found"),
+        ("playlist.mp4", "video", "not a video or sound file, or damaged"),
+        ("silent.mp4", "audio", "the video has no sound"),
+        ("sound.wav", "video", "the file has no picture"),
+        ("good.png", "audio", "the video has no sound"),
+        ("bytes.txt", "text", "the text is not UTF-8 (byte 0xff at 3)"),
+        ("blank.txt", "text", "the text is blank"),
+        ("truncated.png", "image", "the image is damaged: "),
+        ("flipped.png", "image", "the image is damaged: "),
+        ("truncated.jpg", "image", "the image is damaged: "),
+        ("text.png", "image", "not an image ("),
+        ("good.mp4", "image", "not an image ("),
+        ("good.mp4", "text", "the text is not UTF-8 (byte "),
+        ("huge.png", "image", "the image has more than "),
+    ]:
+        with pytest.raises(Unusable) as error:
+            probe(files[name], kind)
+        assert str(error.value).startswith(reason), name
+    with pytest.raises(Unusable, match="the file cannot be read: No such file"):
+        probe(tmp_path / "gone.mp4", "video")
+    assert capfd.readouterr() == ("", ""), "FFmpeg and Pillow keep silent"
+
+
+# --- the commands ---
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "AGM_WORKERS": "2"}
+    return subprocess.run(
+        [sys.executable, "-m", "agm.cli", *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def own(folder: Path, root: Path, csv: Path, *overrides: str) -> None:
+    """Write a params.yaml for a user's own videos with sound."""
+    changes = ["~dataset.modalities.text", "~features.text", "~encoders.text", "dataset.generated=[]"]
+    changes += ["dataset.name=own", "dataset.adapter=manifest", f"dataset.root={root}", f"dataset.annotations={csv}"]
+    compose([*changes, *overrides], folder / "params.yaml", groups=GROUPS)
+
+
+def table(folder: Path, name: str) -> pl.DataFrame:
+    return pl.read_parquet(folder / "data" / name)
+
+
+def test_dial_from_nothing_to_the_manifest(tmp_path):
+    compose(["dial.clips=40"], tmp_path / "params.yaml", groups=GROUPS)
+    missing = command(tmp_path, "list")
+    assert missing.returncode == 1 and "agm generate" in missing.stderr and "Traceback" not in missing.stderr
+    for step in (["generate", "dial"], ["list"], ["ingest"]):
+        done = command(tmp_path, *step)
+        assert done.returncode == 0, done.stderr
+    listing, manifest = table(tmp_path, "dial/listing.parquet"), table(tmp_path, "dial/manifest.parquet")
+    assert len(listing) == 80 and listing["mtime_ns"].is_null().all()
+    index = read_json(tmp_path / "data/dial/manifest.json")
+    assert index["classes"] == [str(digit) for digit in range(10)]
+    assert index["clips"] == {"train": 24, "val": 8, "test": 8} and index["rejected"] == 0
+    assert set(manifest["video_stream"]) == {0} and set(manifest["audio_stream"]) == {1}
+    assert manifest["duration"].is_between(0.9, 1.2).all() and manifest["text_stream"].is_null().all()
+    assert manifest["clip_id"].to_list() != sorted(manifest["clip_id"]), "the order is shuffled"
+
+    kept = {name: (tmp_path / "data/dial" / name).read_bytes() for name in ("listing.json", "manifest.json")}
+    for path in (tmp_path / "data/raw/dial/clips").iterdir():
+        os.utime(path, (1, 1))  # as a checkout may
+    for step in ("list", "ingest"):
+        assert command(tmp_path, step).returncode == 0
+    assert kept == {name: (tmp_path / "data/dial" / name).read_bytes() for name in kept}, "equal input, equal bytes"
+
+
+def test_bad_files_cost_their_clips_and_nothing_else(tmp_path, monkeypatch, capfd):
+    root = tmp_path / "root"
+    root.mkdir()
+    files = broken_files(root)
+    good = [f"g{number},{split},cat,good.mp4" for number, split in enumerate(("train", "val", "test"))]
+    bad = ["e,train,dog,empty.mp4", "t,train,cat,truncated.mp4", "s,test,cat,silent.mp4", "n,val,cat,"]
+    (tmp_path / "clips.csv").write_text("\n".join(["clip_id,split,label,video", *good, *bad, ""]))
+    before = {path: path.stat() for path in (root, *files.values())}
+    own(tmp_path, root, tmp_path / "clips.csv")
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0 and main(["ingest"]) == 0
+    assert "3 clips can be used, 4 cannot" in capfd.readouterr().err
+    assert set(table(tmp_path, "own/manifest.parquet")["clip_id"]) == {"g0", "g1", "g2"}
+    rejected = table(tmp_path, "own/rejected.parquet")
+    assert rejected.columns == ["clip_id", "split", "modality", "step", "reason", "path"]
+    assert rejected.rows()[0] == ("e", "train", "video", "ingest", "the file is empty", "empty.mp4")
+    assert rejected.rows()[1][4].startswith("truncated: ")
+    assert rejected.rows()[2] == ("s", "test", "audio", "ingest", "the video has no sound", "silent.mp4")
+    assert rejected.rows()[3] == ("n", "val", "video", "ingest", "the annotations name no file for video", None)
+    index = read_json(tmp_path / "data/own/manifest.json")
+    assert index["rejected"] == 4 and index["warnings"] == ["No clip of these classes can be used: dog"]
+    after = {path: path.stat() for path in before}
+    assert all(after[path].st_mtime_ns == before[path].st_mtime_ns for path in before), "the root is only read"
+
+
+def test_a_changed_file_is_noticed(tmp_path, monkeypatch, capfd):
+    clip = video(tmp_path / "a.mp4")
+    rows = [f"{number},{split},{number % 2},a.mp4" for number, split in enumerate(SPLITS * 2)]
+    (tmp_path / "clips.csv").write_text("\n".join(["clip_id,split,label,video", *rows, ""]))
+    own(tmp_path, tmp_path, tmp_path / "clips.csv")
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0 and main(["ingest"]) == 0
+    os.utime(clip, ns=(1, 1))
+    assert main(["ingest"]) == 1
+    message = capfd.readouterr().err
+    assert "changed since they were listed: 1, the first is a.mp4" in message and "run `agm list`" in message
+    assert main(["list"]) == 0 and main(["ingest"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "overrides", "expected"),
+    [
+        (["a,train,0,a.mp4", "b,test,0,a.mp4"], [], "The split 'val' has no clips"),
+        (["a,train,0,a.mp4", "b,val,0,a.mp4", "c,test,0,e.mp4"], [], "No clip of the split 'test' can be used; 1 of 1"),
+        ([f"{number},train,0,a.mp4" for number in range(9)], ["dataset.split.test=0"], "The split 'test' has no clips"),
+    ],
+)
+def test_a_split_without_clips_is_an_error(tmp_path, monkeypatch, capfd, rows, overrides, expected):
+    video(tmp_path / "a.mp4")
+    (tmp_path / "e.mp4").touch()
+    (tmp_path / "clips.csv").write_text("\n".join(["clip_id,split,label,video", *rows, ""]))
+    own(tmp_path, tmp_path, tmp_path / "clips.csv", *overrides)
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0 and main(["ingest"]) == 1
+    assert expected in capfd.readouterr().err
+    assert not list((tmp_path / "data/own").glob("manifest*")), "no half-written output"
+
+
+def test_a_class_that_training_lacks_is_a_warning(tmp_path, monkeypatch):
+    video(tmp_path / "a.mp4")
+    rows = ["a,train,0,a.mp4", "b,train,1,a.mp4", "c,val,2,a.mp4", "d,test,0,a.mp4"]
+    (tmp_path / "clips.csv").write_text("\n".join(["clip_id,split,label,video", *rows, ""]))
+    own(tmp_path, tmp_path, tmp_path / "clips.csv")
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0 and main(["ingest"]) == 0
+    [warning] = read_json(tmp_path / "data/own/manifest.json")["warnings"]
+    assert warning == "These classes are in validation or test, but not in training: 2"
+
+
+@pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason=f"the real clips are not at {REAL_CLIPS}")
+def test_two_awkward_real_videos(tmp_path, monkeypatch):
+    names = ("bigbuckbunny.mp4", "nasa_13013.mp4")
+    rows = [f"{name[:4]}-{split},{split},{name[:4]},{name}" for split in SPLITS for name in names]
+    (tmp_path / "clips.csv").write_text("\n".join(["clip_id,split,label,video", *rows, ""]))
+    own(tmp_path, REAL_CLIPS, tmp_path / "clips.csv")
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0 and main(["ingest"]) == 0
+    manifest = table(tmp_path, "own/manifest.parquet").filter(split="train").sort("clip_id")
+    assert len(table(tmp_path, "own/rejected.parquet")) == 0
+    for row, seconds in zip(manifest.iter_rows(named=True), (5.3, 13.0), strict=True):
+        assert row["duration"] == pytest.approx(seconds, abs=0.1)
+        with av.open(str(REAL_CLIPS / row["video_path"]), metadata_errors="ignore") as file:
+            assert file.streams[row["video_stream"]].type == "video"
+            assert file.streams[row["audio_stream"]].type == "audio"

@@ -1,0 +1,381 @@
+"""Shards hold what every modality has, and are streamed in a reproducible order in bounded memory."""
+
+import json
+import weakref
+from itertools import chain, pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agm import config, tensors
+from agm.errors import AgmError
+from agm.files import checksums, read_json, sha256, write_json
+from agm.graph import Graph
+from agm.shard import step, stream
+from agm.shard.statistics import Moments
+from agm.shard.stream import Shards
+from agm.tensors import Feature
+
+FEATURES = {
+    "video": Feature("video", "uint8", (2, 3, 4, 4)),
+    "audio": Feature("audio", "float32", (1, 5, 6)),
+    "text": Feature("text", "int32", (4,), vocabulary=7),
+}
+WORDS = ["a", "b", "c", "d", "e"]
+MISSING = {"video": {"c3", "c40"}, "audio": {"c3", "c17"}, "text": set()}
+BLOCK, ROWS = 4, 10
+
+
+def parameters(parts: int = 3) -> config.Params:
+    content = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+    content["study"] |= {"modalities": list(FEATURES)}
+    content |= {"parts": list(range(parts)), "shards": {"rows": ROWS, "block": BLOCK}}
+    content["features"] = {"video": {}, "audio": {}, "text": {}}
+    content["encoders"] = {"video": {"name": "conv"}, "audio": {"name": "conv"}, "text": {"name": "transformer"}}
+    kinds = {name: {"kind": name, "column": name} for name in FEATURES}
+    content["dataset"] |= {"name": "few", "root": "raw", "modalities": kinds, "generated": []}
+    return config.check(content, "test")
+
+
+def make_features(clips: int = 60, missing: dict[str, set[str]] = MISSING) -> dict[str, dict[str, np.ndarray]]:
+    """A manifest and its parts below the current folder; returns the tensors by modality and clip."""
+    folder, random = Path("data/few"), np.random.default_rng(1)
+    names = [f"c{number}" for number in range(clips)]
+    splits = random.choice(["train", "train", "train", "val", "test"], clips)
+    splits[:3] = ["train", "val", "test"]
+    rows = pl.DataFrame({"clip_id": names, "split": splits, "label": random.integers(0, 2, clips)})
+    folder.mkdir(parents=True, exist_ok=True)
+    rows.write_parquet(folder / "manifest.parquet")
+    lost = {"clip_id": "gone", "split": None, "modality": "video", "step": "ingest", "reason": "empty", "path": "x"}
+    pl.DataFrame([lost], schema=step.QUARANTINE).write_parquet(folder / "rejected.parquet")
+    sums = checksums(folder, ["manifest.parquet", "rejected.parquet"])
+    write_json(folder / "manifest.json", {"classes": ["no", "yes"], "sha256": sums})
+    params = parameters()
+    made = {}
+    for modality, feature in FEATURES.items():
+        values = random.uniform(0, 7, (clips, *feature.shape)) * (30 if feature.dtype == "uint8" else 1)
+        made[modality] = dict(zip(names, values.astype(feature.dtype), strict=True))
+        for part in params.parts:
+            chosen = names[clips * part // len(params.parts) : clips * (part + 1) // len(params.parts)]
+            write_part(params, modality, part, chosen, made[modality], missing[modality])
+    return made
+
+
+def write_part(params, modality, part, names, values, missing, **about) -> None:
+    job, feature = Graph(params).job("extract", modality, part), FEATURES[modality]
+    kept = [name for name in names if name not in missing]
+    layout = tensors.schema({"clip_id": pa.string()}, {"tensor": feature})
+    job.index.parent.mkdir(parents=True, exist_ok=True)
+    with tensors.writer(job.outputs[0], layout) as file:
+        for start in range(0, len(kept), 7):
+            some = kept[start : start + 7]
+            column = tensors.encode(np.stack([values[name] for name in some]), feature)
+            file.write_table(pa.table([pa.array(some), column], schema=layout))
+    failed = [
+        {"clip_id": name, "split": "train", "modality": modality, "step": "extract", "reason": "empty", "path": "x"}
+        for name in names
+        if name in missing
+    ]
+    described = {"kind": feature.kind, "dtype": feature.dtype, "shape": list(feature.shape)}
+    described["vocabulary"] = WORDS if modality == "text" else None
+    sums = checksums(job.index.parent, [job.outputs[0].name])
+    write_json(job.index, {"feature": described | about, "rows": len(kept), "rejected": failed, "sha256": sums})
+
+
+def shard() -> dict:
+    params = parameters()
+    job = Graph(params).job("shard")
+    summary = step.run(params, job)
+    write_json(job.index, {"made_from": {}, **summary})
+    return summary
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return make_features()
+
+
+def kept(split: str) -> pl.DataFrame:
+    """The clips of `split` that no modality lacks, from the manifest alone."""
+    lacking = set().union(*MISSING.values())
+    return pl.read_parquet("data/few/manifest.parquet").filter(~pl.col("clip_id").is_in(lacking), split=split)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+def test_the_join_drops_exactly_the_clips_that_lack_a_modality(made):
+    summary = shard()
+    shards = Shards.open(Path("data/few"))
+    for split in step.SPLITS:
+        expected = kept(split)
+        assert shards.rows(split) == summary["splits"][split]["rows"] == len(expected)
+        (batch,) = shards.batches(split, 100)
+        assert batch.clip_ids == expected["clip_id"].to_list()
+        assert batch.labels.tolist() == expected["label"].to_list()
+        for name, tensor in batch.inputs.items():
+            np.testing.assert_array_equal(tensor.numpy(), [made[name][clip] for clip in batch.clip_ids])
+        counts = {"no": int((expected["label"] == 0).sum()), "yes": int((expected["label"] == 1).sum())}
+        assert summary["splits"][split]["labels"] == counts
+
+
+def test_every_lost_clip_is_in_quarantine_with_its_reasons(made):
+    assert shard()["rejected"] == 4
+    table = pl.read_parquet("data/few/quarantine.parquet")
+    assert table.schema == pl.Schema(step.QUARANTINE)
+    found = sorted(table.select("clip_id", "modality", "step").rows())
+    assert found == [
+        ("c17", "audio", "extract"),
+        ("c3", "audio", "extract"),
+        ("c3", "video", "extract"),
+        ("c40", "video", "extract"),
+        ("gone", "video", "ingest"),
+    ]
+
+
+def test_files_and_row_groups_are_of_bounded_size(made):
+    summary = shard()
+    listed = []
+    for split, content in summary["splits"].items():
+        for number, file in enumerate(content["files"]):
+            path = Path("data/few/shards") / file["name"]
+            metadata = pq.read_metadata(path)
+            groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+            last = number == len(content["files"]) - 1
+            assert groups == [4, 4, 2] if not last else max(groups) <= BLOCK and sum(groups) <= ROWS
+            assert file == {"name": f"{split}-{number:05}.parquet", "rows": sum(groups), "sha256": sha256(path)}
+            listed.append(path.name)
+            column = metadata.row_group(0).column(2)
+            assert column.statistics is None and column.compression == "UNCOMPRESSED" and not column.has_dictionary_page
+    assert sorted(listed) == sorted(path.name for path in Path("data/few/shards").iterdir())
+
+
+def test_statistics_are_those_of_the_training_split(made):
+    features = shard()["features"]
+    training = kept("train")["clip_id"].to_list()
+    for name, axes in (("video", (0, 1, 3, 4)), ("audio", (0, 2, 3))):
+        values = np.stack([made[name][clip] for clip in training]).astype(np.float64)
+        np.testing.assert_allclose(features[name]["mean"], values.mean(axis=axes), rtol=1e-12)
+        np.testing.assert_allclose(features[name]["std"], values.std(axis=axes), rtol=1e-12)
+    assert features["text"] == FEATURES["text"].to_json()
+    assert Shards.open(Path("data/few")).features["video"] == Feature.from_json(features["video"])
+
+
+@given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=30), st.floats(-1e6, 1e6, width=32))
+def test_moments_are_stable_however_far_from_zero(values, offset):
+    array = (np.array(values, np.float32) + np.float32(offset)).reshape(-1, 1, 1)
+    moments = Moments(Feature("audio", "float32", (1, 1)))
+    for each in array:
+        moments.add(each)
+    exact = array.astype(np.float64)
+    np.testing.assert_allclose(moments.mean, exact.mean(), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(moments.std, exact.std(), rtol=1e-6, atol=1e-8)
+
+
+def test_equal_features_give_equal_bytes(made):
+    first = shard()
+    contents = {path.name: path.read_bytes() for path in Path("data/few/shards").iterdir()}
+    assert shard() == first
+    assert contents == {path.name: path.read_bytes() for path in Path("data/few/shards").iterdir()}
+
+
+def test_a_row_group_at_a_time_is_held(made, monkeypatch):
+    largest = []
+    decode = tensors.decode
+    monkeypatch.setattr(tensors, "decode", lambda *each: largest.append(len(each[0])) or decode(*each))
+    shard()
+    assert max(largest) == 7
+
+
+# --- refusing ---------------------------------------------------------------------------------------------------
+
+
+def refused(match: str) -> str:
+    """The error of a `shard` that must fail and leave nothing behind."""
+    with pytest.raises(AgmError, match=match) as caught:
+        shard()
+    assert not [path for path in Path("data/few").iterdir() if "shards" in path.name]
+    return str(caught.value)
+
+
+def test_a_damaged_part_is_refused(made):
+    path = Path("data/few/features/audio/part-1.parquet")
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    said = refused("damaged")
+    assert "agm extract audio 1" in said and "part-1.parquet" in said
+
+
+@pytest.mark.parametrize("about", [{"shape": [1, 5, 7]}, {"dtype": "uint8"}])
+def test_parts_that_disagree_are_refused(made, about):
+    params, values = parameters(), made["audio"]
+    write_part(params, "audio", 1, [f"c{number}" for number in range(20, 40)], values, set(), **about)
+    assert "agm extract audio 1" in refused("extracted differently")
+
+
+def test_parts_with_different_vocabularies_are_refused(made):
+    names = [f"c{number}" for number in range(20, 40)]
+    write_part(parameters(), "text", 1, names, made["text"], set(), vocabulary=["z"])
+    refused("extracted differently")
+
+
+def test_a_part_of_another_schema_version_is_refused(made, monkeypatch):
+    monkeypatch.setattr(tensors, "VERSION", 2)
+    assert "agm extract video 0" in refused("schema version 1")
+
+
+def test_parts_in_another_order_are_refused(made):
+    names = [f"c{number}" for number in reversed(range(20))]
+    write_part(parameters(), "text", 0, names, made["text"], set())
+    refused("not in the manifest's order")
+
+
+def test_a_split_without_clips_is_refused(made):
+    rows = pl.read_parquet("data/few/manifest.parquet")
+    lacking = set(rows.filter(split="val")["clip_id"])
+    make_features(missing=MISSING | {"text": lacking})
+    refused("No clip is left in the split val")
+
+
+# --- streaming --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("shards"))
+        make_features()
+        shard()
+        return Shards.open(Path("data/few").absolute())
+
+
+def order(shards: Shards, split: str = "train", batch_size: int = 5, **options) -> list[list[str]]:
+    return [batch.clip_ids for batch in shards.batches(split, batch_size, **options)]
+
+
+orders = {"seed": st.integers(0, 2**32 - 1), "epoch": st.integers(0, 1000), "window": st.integers(1, 80)}
+sizes = {"batch_size": st.integers(1, 50), "split": st.sampled_from(step.SPLITS)}
+
+
+@given(**orders, **sizes)
+def test_every_clip_comes_once_an_epoch(shards, seed, epoch, window, batch_size, split):
+    batches = order(shards, split, batch_size, shuffle=(seed, epoch), window=window)
+    flat = list(chain(*batches))
+    assert len(flat) == len(set(flat)) == shards.rows(split)
+    assert all(len(batch) == batch_size for batch in batches[:-1]) and 0 < len(batches[-1]) <= batch_size
+    assert flat == list(chain(*order(shards, split, 7, shuffle=(seed, epoch), window=window)))
+
+
+@given(**orders, **sizes, skip=st.integers(0, 60), shuffled=st.booleans())
+def test_skipping_is_dropping_the_first_batches(shards, seed, epoch, window, batch_size, split, skip, shuffled):
+    options = {"shuffle": (seed, epoch) if shuffled else None, "window": window}
+    expected = order(shards, split, batch_size, **options)[skip:]
+    assert order(shards, split, batch_size, skip=skip, **options) == expected
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(**orders, batch_size=st.integers(1, 50))
+def test_a_window_and_a_batch_are_held_at_most(shards, monkeypatch, seed, epoch, window, batch_size):
+    read = Shards._read
+    alive, carried = [], []
+
+    def reading(self, blocks, names):
+        assert all(each() is None for each in alive), "a window is still held while the next one is read"
+        batch = read(self, blocks, names)
+        assert len(batch.clip_ids) <= max(window, BLOCK)
+        alive[:] = [weakref.ref(batch)]
+        return batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shards, "_read", reading)
+        for batch in shards.batches("train", batch_size, shuffle=(seed, epoch), window=window):
+            carried.append(len(batch))
+    assert max(carried) <= batch_size
+
+
+def test_the_order_changes_with_seed_and_epoch_alone(shards):
+    first = order(shards, shuffle=(0, 0), window=8)
+    assert first == order(shards, shuffle=(0, 0), window=8)
+    assert first != order(shards, shuffle=(0, 1), window=8) != order(shards, shuffle=(1, 0), window=8)
+    assert first != order(shards)
+
+
+def test_a_split_within_the_window_is_permuted_fully(shards):
+    """Over many epochs every clip comes first about equally often, and any two clips are neighbours."""
+    rows = shards.rows("val")
+    firsts = {order(shards, "val", 100, shuffle=(0, epoch))[0][0] for epoch in range(40 * rows)}
+    assert len(firsts) == rows
+    pairs = set()
+    for epoch in range(60 * rows):
+        names = order(shards, "val", 100, shuffle=(0, epoch))[0]
+        pairs |= set(pairwise(names))
+    assert len(pairs) == rows * (rows - 1)
+
+
+def test_skipped_windows_are_not_read(shards, monkeypatch):
+    read, rows = Shards._read, []
+    monkeypatch.setattr(Shards, "_read", lambda *each: rows.append(len((held := read(*each)).clip_ids)) or held)
+    whole = order(shards, batch_size=4, shuffle=(3, 1), window=8)
+    everything = sum(rows)
+    rows.clear()
+    assert order(shards, batch_size=4, shuffle=(3, 1), window=8, skip=len(whole) - 1) == whole[-1:]
+    assert sum(rows) <= 8 < everything
+
+
+def test_tensors_are_writable_and_of_the_stored_type(shards):
+    batch = next(shards.batches("train", 3, shuffle=(0, 0)))
+    kinds = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in batch.inputs.items()}
+    assert kinds == {
+        "video": (torch.uint8, (3, 2, 3, 4, 4)),
+        "audio": (torch.float32, (3, 1, 5, 6)),
+        "text": (torch.int32, (3, 4)),
+    }
+    assert batch.labels.dtype == torch.int64
+    batch.inputs["audio"] += 1
+
+
+def test_one_modality_can_be_read_alone(shards):
+    all_of, alone = next(shards.batches("val", 3)), next(shards.batches("val", 3, modalities=["audio"]))
+    assert list(alone.inputs) == ["audio"] and alone.clip_ids == all_of.clip_ids
+    assert torch.equal(alone.inputs["audio"], all_of.inputs["audio"])
+
+
+def test_shards_that_are_not_as_the_index_says_are_refused(made):
+    shard()
+    path, index = Path("data/few/shards/train-00001.parquet"), Path("data/few/shards.json")
+    content, whole = read_json(index), path.read_bytes()
+    Shards.open(Path("data/few")).verify()
+
+    path.write_bytes(whole[:50] + b"x" + whole[51:])
+    with pytest.raises(AgmError, match="damaged"):
+        Shards.open(Path("data/few")).verify()
+    path.write_bytes(whole[:-9])
+    with pytest.raises(AgmError, match="cannot be read"):
+        Shards.open(Path("data/few"))
+    path.unlink()
+    with pytest.raises(AgmError, match="missing") as caught:
+        Shards.open(Path("data/few"))
+    assert "agm shard" in str(caught.value)
+    path.write_bytes(whole)
+    content["splits"]["train"]["files"][1]["rows"] = 9
+    write_json(index, content)
+    with pytest.raises(AgmError, match="holds 10 clips, and its index says 9"):
+        Shards.open(Path("data/few"))
+    index.unlink()
+    with pytest.raises(AgmError, match="missing"):
+        Shards.open(Path("data/few"))
+
+
+def test_the_summary_is_json(made):
+    json.dumps(shard(), allow_nan=False)
+    assert Graph(parameters()).job("shard").command == stream.REBUILD

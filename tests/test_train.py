@@ -1,0 +1,312 @@
+"""Training: comparable across methods, repeatable, and the same after an interruption."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from agm import config
+from agm.config import schema
+from agm.errors import AgmError
+from agm.evaluate import step as evaluate_step
+from agm.graph import Graph
+from agm.train import checkpoint
+from agm.train import step as train_step
+from agm.train.loop import clip_gradients, select_epoch
+from small_shards import write_shards
+
+CPU = torch.device("cpu")
+PARAMS = {
+    "study": {
+        "name": "tiny",
+        "fusions": ["late_concat", "late_sum", "early"],
+        "methods": ["joint", "agm"],
+        "modalities": ["image", "audio", "text"],
+        "seeds": [0, 1],
+    },
+    "dataset": {
+        "name": "tiny",
+        "adapter": "manifest",
+        "root": "raw",
+        "annotations": "raw/manifest.csv",
+        "modalities": {name: {"kind": name, "column": name} for name in ("image", "audio", "text")},
+    },
+    "parts": [0],
+    "features": {"image": {"size": 8, "channels": 1}, "audio": {}, "text": {"words": 4}},
+    "shards": {},
+    "encoders": {
+        "image": {"name": "conv", "channels": [4, 8]},
+        "audio": {"name": "conv", "channels": [4, 8]},
+        "text": {"name": "transformer", "dim": 8, "heads": 2, "layers": 1, "feedforward": 8},
+    },
+    "fusions": {
+        "late_concat": {"name": "late_concat"},
+        "late_sum": {"name": "late_sum"},
+        "early": {"name": "early", "hidden": [16]},
+    },
+    "methods": {"joint": {"name": "joint"}, "agm": {"name": "agm", "alpha": 1.0}},
+    "trainer": {
+        "epochs": 3,
+        "batch_size": 16,
+        "shuffle_window": 32,
+        "optimiser": {"name": "sgd", "lr": 0.05},
+        "schedule": {"step": 2},
+    },
+    "evaluation": {"bootstrap": 20, "ridge_alpha": 1.0},
+}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with shards and params.yaml, as the earlier steps would leave it."""
+    monkeypatch.chdir(tmp_path)
+    write_shards(Path("data/tiny"))
+    Path("params.yaml").write_text(yaml.safe_dump(PARAMS))
+    return Graph(config.load())
+
+
+def agm(*arguments):
+    return subprocess.run([sys.executable, "-m", "agm.cli", *arguments], capture_output=True, text=True)
+
+
+def done(*arguments):
+    result = agm(*arguments)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.mark.parametrize("fusion", ["late_concat", "late_sum", "early"])
+def test_every_method_starts_from_the_same_weights_batches_and_first_loss(project, fusion):
+    starts = {}
+    for method in ("joint", "agm"):
+        training = train_step.build_training(project.params, project.job("train", fusion, method, 0), CPU)
+        training.model.train()
+        training.method.start_epoch(0)
+        weights = {name: value.clone() for name, value in training.model.state_dict().items()}
+        inputs, labels = next(training._batches("train", shuffle=(0, 0), window=32))
+        starts[method] = weights, inputs, labels, training.train_step(inputs, labels)
+    (weights, inputs, labels, loss), other = starts.values()
+    assert torch.equal(labels, other[2])
+    assert all(torch.equal(inputs[name], other[1][name]) for name in inputs)
+    assert all(torch.equal(weights[name], other[0][name]) for name in weights)
+    torch.testing.assert_close(loss, other[3], rtol=1e-6, atol=1e-6)
+
+
+def test_an_encoder_starts_alike_alone_and_in_company_and_differs_by_seed(project):
+    def encoder(step, *cell):
+        return train_step.build_training(project.params, project.job(step, *cell), CPU).model.encoders["image"]
+
+    joint, alone = encoder("train", "late_sum", "joint", 0), encoder("concept", "late_sum", "image", 0)
+    other = encoder("train", "late_sum", "joint", 1)
+    for weight, same, different in zip(joint.parameters(), alone.parameters(), other.parameters(), strict=True):
+        assert torch.equal(weight, same)
+        assert weight.ndim < 2 or not torch.equal(weight, different)
+
+
+def test_alpha_zero_ends_where_joint_training_ends(project):
+    content = {**PARAMS, "methods": {"joint": {"name": "joint"}, "agm": {"name": "agm", "alpha": 0.0}}}
+    params = config.check(content, "test")
+    ends = []
+    for method in ("joint", "agm"):
+        training = train_step.build_training(params, project.job("train", "late_concat", method, 0), CPU)
+        training.fit(Path(f"{method}.safetensors"))
+        ends.append(training.model.state_dict())
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_whole_cell_of_a_study_by_its_commands(project):
+    for fusion in ("late_concat", "early"):
+        for modality in project.params.study.modalities:
+            done("concept", fusion, modality, "0")
+            done("evaluate-concept", fusion, modality, "0")
+        done("train", fusion, "agm", "0")
+        done("evaluate", fusion, "agm", "0")
+        run = json.loads(project.job("train", fusion, "agm", 0).index.read_text())
+        history = pl.read_parquet(project.job("train", fusion, "agm", 0).outputs[1])
+        assert history.height == run["epochs"] == 3
+        assert run["selected_epoch"] == select_epoch(history.to_dicts(), "accuracy")
+        assert {"kappa_audio", "kappa_min_audio", "kappa_max_audio", "val_phi_text", "score_image"} <= set(
+            history.columns
+        )
+        assert history["lr"].to_list() == pytest.approx([0.05, 0.05, 0.005])
+        evaluation = json.loads(project.job("evaluate", fusion, "agm", 0).index.read_text())
+        assert set(evaluation["competition"]) == {"image", "audio", "text"}
+        table = pl.read_parquet(project.job("evaluate", fusion, "agm", 0).outputs[0])
+        for split in ("val", "test"):
+            rows = table.filter(pl.col("split") == split)
+            logits, labels = rows["logits"].to_numpy(), rows["label"].to_numpy()
+            assert evaluation["splits"][split]["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
+            total = sum(rows[f"phi_{name}"].to_numpy() for name in ("image", "audio", "text"))
+            assert total == pytest.approx(logits, abs=1e-4)
+
+
+def test_a_killed_run_ends_bit_identical_to_one_that_was_not(project):
+    job = project.job("train", "late_concat", "agm", 0)
+    content = {**PARAMS, "trainer": {**PARAMS["trainer"], "epochs": 12}}
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    done("train", "late_concat", "agm", "0")
+    whole = {path.name: path.read_bytes() for path in (job.index, *job.outputs)}
+    shutil.rmtree("runs")
+    process = subprocess.Popen([sys.executable, "-m", "agm.cli", "train", "late_concat", "agm", "0"])
+    while not list(Path(".cache/train").rglob("checkpoint.safetensors")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not any(path.exists() for path in (job.index, *job.outputs)), "killed too late to show anything"
+    assert "going on after epoch" in done("train", "late_concat", "agm", "0").stderr
+    assert {path.name: path.read_bytes() for path in (job.index, *job.outputs)} == whole
+    assert not list(Path(".cache/train").rglob("checkpoint.safetensors"))
+
+
+def test_a_damaged_checkpoint_is_said_and_not_used(project, capsys):
+    job = project.job("train", "late_sum", "joint", 0)
+    training = train_step.build_training(project.params, job, CPU)
+    path = Path("checkpoint.safetensors")
+    path.write_bytes(b"not a checkpoint")
+    checkpoint.restore(training, path)
+    assert training.history == []
+    assert "damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("optimiser", [schema.Sgd(name="sgd", lr=0.05), schema.AdamW(name="adamw", lr=0.01)])
+def test_resuming_from_a_checkpoint_equals_going_on(project, optimiser):
+    trainer = project.params.trainer.model_copy(update={"optimiser": optimiser, "epochs": 4})
+    params = project.params.model_copy(update={"trainer": trainer})
+    job = project.job("train", "early", "agm", 0)
+    whole = train_step.build_training(params, job, CPU)
+    whole.fit(Path("whole.safetensors"))
+    half = train_step.build_training(params, job, CPU)
+    half.trainer = trainer.model_copy(update={"epochs": 2})
+    half.fit(Path("half.safetensors"))
+    torch.rand(7)  # whatever happened in between must not matter
+    resumed = train_step.build_training(params, job, CPU)
+    resumed.fit(Path("half.safetensors"))
+    assert resumed.history == whole.history
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name])
+
+
+def test_weights_kept_are_those_of_the_selected_epoch():
+    rows = [{"epoch": e, "val_accuracy": a, "val_loss": x} for e, a, x in ((0, 0.5, 1.0), (1, 0.7, 0.9), (2, 0.7, 0.4))]
+    assert select_epoch(rows, "accuracy") == 1
+    assert select_epoch(rows, "loss") == 2
+
+
+def test_clipping_follows_the_published_rule(project):
+    model = train_step.build_training(project.params, project.job("train", "late_sum", "joint", 0), CPU).model
+    for size, clipped in ((0.9, False), (1.1, True)):
+        for weight in model.parameters():
+            weight.grad = torch.ones_like(weight) * 0.5
+        next(iter(model.fusion.heads.values())).weight.grad[0, 0] = -size
+        clip_gradients(model, 1.0)
+        norm = torch.stack([weight.grad.norm() for weight in model.parameters()]).norm()
+        assert (norm < 1.0001) == clipped
+
+
+def test_divergence_stops_with_a_reason(project):
+    content = {**PARAMS, "trainer": {**PARAMS["trainer"], "clip": None, "optimiser": {"name": "sgd", "lr": 1e30}}}
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    result = agm("train", "late_concat", "joint", "0")
+    assert result.returncode == 1
+    assert "diverged in epoch" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not project.job("train", "late_concat", "joint", 0).outputs[0].exists()
+
+
+def test_evaluation_refuses_a_run_that_the_parameters_no_longer_describe(project):
+    for modality in project.params.study.modalities:
+        done("concept", "late_sum", modality, "0")
+        done("evaluate-concept", "late_sum", modality, "0")
+    done("train", "late_sum", "agm", "0")
+    Path("params.yaml").write_text(yaml.safe_dump(PARAMS).replace("alpha: 1.0", "alpha: 2.0"))
+    result = agm("evaluate", "late_sum", "agm", "0")
+    assert result.returncode == 1
+    assert "methods.agm was" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_evaluation_refuses_damaged_weights(project):
+    done("concept", "late_sum", "audio", "0")
+    weights = project.job("concept", "late_sum", "audio", 0).outputs[0]
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    result = agm("evaluate-concept", "late_sum", "audio", "0")
+    assert result.returncode == 1
+    assert "checksum" in result.stderr
+    assert "agm concept late_sum audio 0" in result.stderr
+
+
+def test_pretrained_weights_come_from_a_local_path(tmp_path):
+    import torchvision
+    from safetensors.torch import save_file
+
+    from agm.models.encoders import ResNet18, build_encoder
+    from agm.tensors import Feature
+
+    feature = Feature("video", "uint8", (2, 3, 32, 32), (0.0,) * 3, (1.0,) * 3)
+    path = tmp_path / "resnet18.safetensors"
+    torch.manual_seed(0)
+    source = torchvision.models.resnet18(weights=None)
+    save_file(source.state_dict(), path)
+    encoder = build_encoder(schema.ResNet18Encoder(name="resnet18", weights=str(path)), feature).eval()
+    assert torch.equal(encoder.encoder.network.layer1[0].conv1.weight, source.layer1[0].conv1.weight)
+    assert encoder(torch.zeros(2, 2, 3, 32, 32)).shape == (2, 512)
+    gray = ResNet18(1)
+    gray.load(path)
+    assert torch.equal(gray.network.conv1.weight, source.conv1.weight.sum(1, keepdim=True))
+    with pytest.raises(AgmError, match="no pretrained weights"):
+        gray.load(tmp_path / "absent.safetensors")
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(AgmError, match="not the weights of a ResNet-18"):
+        gray.load(path)
+
+
+def test_a_study_cell_that_does_not_exist_is_refused_with_those_that_do(project):
+    result = agm("train", "late_concat", "ogm", "0")
+    assert result.returncode == 1
+    assert "late_concat agm 0" in result.stderr
+
+
+def test_the_device_can_be_chosen_and_a_wrong_one_is_refused(project):
+    environment = {**os.environ, "AGM_DEVICE": "cuda:99"}
+    command = [sys.executable, "-m", "agm.cli", "train", "late_sum", "joint", "0"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 1
+    assert "AGM_DEVICE=cuda:99" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_concept_outputs_are_aligned_with_the_runs_clips(project, tmp_path):
+    done("concept", "late_sum", "audio", "0")
+    done("evaluate-concept", "late_sum", "audio", "0")
+    path = project.job("evaluate_concept", "late_sum", "audio", 0).outputs[0]
+    table = pl.read_parquet(path)
+    shuffled = tmp_path / "shuffled.parquet"
+    table.reverse().write_parquet(shuffled)
+
+    class Clips:
+        clip_ids = table.filter(pl.col("split") == "test")["clip_id"].to_list()
+
+    found = evaluate_step._concept_outputs(path, {"test": Clips}, "probabilities")["test"]
+    assert found.sum(axis=1) == pytest.approx(1)
+    with pytest.raises(AgmError, match="other clips"):
+        evaluate_step._concept_outputs(shuffled, {"test": Clips}, "logits")
+
+
+def test_safetensors_is_all_that_is_written(project):
+    done("train", "late_sum", "joint", "0")
+    weights = load_file(project.job("train", "late_sum", "joint", 0).outputs[0])
+    assert "fusion.heads.audio.weight" in weights
+    assert {path.suffix for path in Path("runs").rglob("*.*")} == {".json", ".parquet", ".safetensors"}

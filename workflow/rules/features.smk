@@ -1,0 +1,43 @@
+# From the manifest to tensors, part by part, and to the shards that training reads.
+
+
+rule extract:
+    input:
+        key="<keys>/extract/{modality}/{part}.json",
+        manifest="<data>/manifest.json",
+        clips=ancient("<data>/manifest.parquet"),
+    output:
+        index="<data>/features/{modality}/part-{part}.json",
+        tensors="<data>/features/{modality}/part-{part}.parquet",
+    log:
+        "logs/extract/{modality}/{part}.log",
+    shell:
+        "agm extract {wildcards.modality} {wildcards.part} 2> {log}"
+
+
+rule shard:
+    input:
+        key="<keys>/shard.json",
+        manifest="<data>/manifest.json",
+        parts=expand(
+            "<data>/features/{modality}/part-{part}.json",
+            modality=PARAMS.study.modalities,
+            part=PARAMS.parts,
+        ),
+        clips=ancient("<data>/manifest.parquet"),
+        rejected=ancient("<data>/rejected.parquet"),
+        tensors=ancient(
+            expand(
+                "<data>/features/{modality}/part-{part}.parquet",
+                modality=PARAMS.study.modalities,
+                part=PARAMS.parts,
+            )
+        ),
+    output:
+        index="<data>/shards.json",
+        shards=directory("<data>/shards"),
+        quarantine="<data>/quarantine.parquet",
+    log:
+        "logs/shard.log",
+    shell:
+        "agm shard 2> {log}"

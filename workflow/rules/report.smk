@@ -1,0 +1,36 @@
+# The whole study on one page.
+
+RUNS = [
+    *expand(
+        "{fusion}/concepts/seed-{seed}/{modality}",
+        fusion=PARAMS.study.fusions,
+        seed=PARAMS.study.seeds,
+        modality=PARAMS.study.modalities,
+    ),
+    *expand(
+        "{fusion}/{method}/seed-{seed}",
+        fusion=PARAMS.study.fusions,
+        method=PARAMS.study.methods,
+        seed=PARAMS.study.seeds,
+    ),
+]
+
+
+rule report:
+    input:
+        key="<keys>/report.json",
+        manifest="<data>/manifest.json",
+        shards="<data>/shards.json",
+        runs=expand("<runs>/{run}/run.json", run=RUNS),
+        evaluations=expand("<evaluations>/{run}/evaluation.json", run=RUNS),
+        quarantine=ancient("<data>/quarantine.parquet"),
+        history=ancient(expand("<runs>/{run}/history.parquet", run=RUNS)),
+    output:
+        index="reports/report.json",
+        page="reports/index.html",
+        metrics="reports/metrics.json",
+        results="reports/results.parquet",
+    log:
+        "logs/report.log",
+    shell:
+        "agm report 2> {log}"

@@ -1,0 +1,33 @@
+# One run of the study: a fusion trained with a method and a seed; and each modality alone, its concept.
+
+
+rule train:
+    input:
+        key="<keys>/train/{fusion}/{method}/{seed}.json",
+        index="<data>/shards.json",
+        shards=ancient("<data>/shards"),
+    output:
+        index="<runs>/{fusion}/{method}/seed-{seed}/run.json",
+        weights="<runs>/{fusion}/{method}/seed-{seed}/model.safetensors",
+        history="<runs>/{fusion}/{method}/seed-{seed}/history.parquet",
+    log:
+        "logs/train/{fusion}/{method}/{seed}.log",
+    threads: PARAMS.trainer.threads
+    shell:
+        "agm train {wildcards.fusion} {wildcards.method} {wildcards.seed} 2> {log}"
+
+
+rule concept:
+    input:
+        key="<keys>/concept/{fusion}/{modality}/{seed}.json",
+        index="<data>/shards.json",
+        shards=ancient("<data>/shards"),
+    output:
+        index="<runs>/{fusion}/concepts/seed-{seed}/{modality}/run.json",
+        weights="<runs>/{fusion}/concepts/seed-{seed}/{modality}/model.safetensors",
+        history="<runs>/{fusion}/concepts/seed-{seed}/{modality}/history.parquet",
+    log:
+        "logs/concept/{fusion}/{modality}/{seed}.log",
+    threads: PARAMS.trainer.threads
+    shell:
+        "agm concept {wildcards.fusion} {wildcards.modality} {wildcards.seed} 2> {log}"
