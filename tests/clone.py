@@ -8,14 +8,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TINY = [
-    "dial.clips=60",
-    "parts=[0,1]",
-    "study.seeds=[0]",
-    "trainer.epochs=1",
-    "features.video.frames=1",
-    "evaluation.bootstrap=20",
-]
 
 
 class Clone:
@@ -76,7 +68,10 @@ class Clone:
         return self.run(sys.executable, "-m", "dvc", *arguments)
 
     def snakemake(self, *arguments: str) -> str:
-        return self.run(sys.executable, "-m", "snakemake", *arguments)
+        """Without an activated environment: the workflow finds `agm` beside its Python."""
+        tools = str(Path(sys.executable).parent)
+        path = os.pathsep.join(each for each in os.environ["PATH"].split(os.pathsep) if each != tools)
+        return self.run(sys.executable, "-m", "snakemake", *arguments, PATH=path)
 
     def commit(self) -> None:
         self.run("git", "add", "--all")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from agm import config, tensors
 from agm.config.schema import AudioFeatures, ImageFeatures, TextFeatures, VideoFeatures
@@ -304,8 +306,8 @@ def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
 
 def test_bad_images_are_refused_with_a_reason(tmp_path, monkeypatch):
     path = write_image(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
-    monkeypatch.setattr(image, "MOST_PIXELS", 64 * 63)
-    with pytest.raises(Unusable, match="too large: 64 × 64"):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 63)
+    with pytest.raises(Unusable, match="more than 4,032 pixels"):
         image.load(path, None, picture())
     monkeypatch.undo()
     for content in (path.read_bytes()[:800], b"", b"text"):
@@ -438,6 +440,12 @@ def test_bytes_do_not_depend_on_the_number_of_processes(project, monkeypatch):
     monkeypatch.setattr(step, "parallel_map", lambda *each: parallel_map(*each, chunk=2))
     extract("audio", 0)
     assert path.read_bytes() == alone
+
+
+def test_a_worker_that_dies_is_an_error_a_person_can_read(monkeypatch):
+    monkeypatch.setenv("AGM_WORKERS", "2")
+    with pytest.raises(AgmError, match="worker process died"):
+        list(parallel_map(os._exit, [1] * 16, "die"))
 
 
 def test_rows_are_written_in_groups(project, monkeypatch):

@@ -467,7 +467,7 @@ def test_runs_of_other_parameters_are_refused_by_name(capsys: pytest.CaptureFixt
     made.content["methods"]["agm"]["alpha"] = 2.0
     Path("params.yaml").write_text(yaml.safe_dump(made.content, sort_keys=False))
     message = refused(capsys)
-    assert "`agm train late_concat agm 1`: methods.agm was {'name': 'agm', 'alpha': 1.0}, now" in message
+    assert "`agm train late_concat agm 1`: methods.agm.alpha was 1.0, now" in message
     assert "joint" not in message
     assert "snakemake" in message
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -30,8 +31,11 @@ def parallel_map(function: Callable[[T], R], items: Sequence[T], label: str, chu
     if count == 1:
         yield from track(map(function, items), len(items), label)
         return
-    # Not fork: the parent may hold threads of torch or pyarrow.
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("forkserver")) as pool:
+    # Not fork: the parent may hold threads of torch or pyarrow. What it has imported of ours is imported once for all
+    # workers, for torch alone takes seconds in each.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([name for name in sys.modules if name.startswith("agm.")])
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
         yield from track(_in_order(pool, function, items, chunk, ahead=4 * count), len(items), label)
 
 

@@ -57,9 +57,9 @@ class Dataset(Block):
 
 
 class DialNoise(Block):
-    video: Annotated[float, Field(ge=0)] = 0.5
+    video: Annotated[float, Field(ge=0)] = 0.75
     """Standard deviation of the noise around the digit, in units of the digit's contrast."""
-    audio: Annotated[float, Field(ge=0)] = 1.0
+    audio: Annotated[float, Field(ge=0)] = 0.2
     """Standard deviation of the noise around the key tone, in units of the tone's amplitude."""
     text: Fraction = 0.3
     """Probability that the transcript names another digit in the place of the right one."""
@@ -343,7 +343,5 @@ class Params(Block):
         if sequence and encoder.name != "transformer":
             return [f"encoders.{name}: {encoder.name!r} reads images, and {name!r} is {kind}; use 'transformer'"]
         if not sequence and encoder.name == "transformer":
-            return [
-                f"encoders.{name}: 'transformer' reads sequences of words, and {name!r} is {kind}; use 'conv' or 'resnet18'"
-            ]
+            return [f"encoders.{name}: 'transformer' reads words, and {name!r} is {kind}; use 'conv' or 'resnet18'"]
         return []

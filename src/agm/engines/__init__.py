@@ -1,1 +1,1 @@
-"""What lets Snakemake and DVC work on one set of files: keys (when Snakemake re-runs), record and sync (crossing over)."""
+"""Snakemake and DVC on one set of files: keys (when Snakemake re-runs), record and sync (crossing over)."""

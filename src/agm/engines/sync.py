@@ -26,7 +26,7 @@ def sync() -> None:
         raise AgmError(f"DVC is content, but these results are out of date:\n{lines}", fix="run `snakemake`")
     keys.refresh(graph, content)
     # The keys are enough for results that are whole; this also clears the marks of a run that was killed.
-    call("snakemake", "--touch", "--quiet", "all")
+    call("snakemake", "--touch", "--quiet", "rules", "progress")
     say(f"{len(graph.jobs)} jobs are up to date for both engines")
 
 

@@ -1,5 +1,6 @@
 """Images to uint8 [channels, size, size]."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,6 @@ from PIL import Image, ImageOps
 from agm.config.schema import ImageFeatures
 from agm.extract.media import Unusable
 from agm.tensors import Feature
-
-# A small file can claim to be a huge picture; nothing larger is decoded.
-MOST_PIXELS = 100_000_000
 
 
 def feature(settings: ImageFeatures) -> Feature:
@@ -22,14 +20,17 @@ def load(path: Path, stream: None, settings: ImageFeatures) -> np.ndarray:
     """Decode, turn upright, scale the short side and crop the centre.
 
     Raises:
-        Unusable: when the file is no image, is damaged or is larger than `MOST_PIXELS`.
+        Unusable: when the file is no image, is damaged or is larger than Pillow's limit.
     """
-    Image.MAX_IMAGE_PIXELS = None  # the limit below replaces Pillow's own, which only warns
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise Unusable(f"The image is too large: {image.width} × {image.height}, at most {MOST_PIXELS} pixels")
+        # A small file can claim to be a huge picture: where Pillow would warn, nothing is decoded.
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(path) as image,
+        ):
             upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB" if settings.channels == 3 else "L")
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise Unusable(f"The image has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise Unusable(f"The image cannot be decoded: {error}") from None
     square = ImageOps.fit(upright, (settings.size, settings.size), Image.Resampling.BICUBIC)

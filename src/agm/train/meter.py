@@ -23,7 +23,7 @@ class Meter:
             self.highest[name] = torch.maximum(self.highest.get(name, value), value)
 
     def summary(self, ranges: tuple[str, ...] = ()) -> dict[str, float]:
-        """Means by name; for names `<prefix>_<rest>` with a prefix in `ranges` also `<prefix>_min_<rest>`, `…_max_…`."""
+        """Means by name; for `<prefix>_<rest>` with a prefix in `ranges` also `<prefix>_min_<rest>` and max."""
         row = {name: float(total) / self.weights[name] for name, total in self.sums.items()}
         for name in self.sums:
             prefix, _, rest = name.partition("_")

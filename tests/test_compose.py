@@ -1,0 +1,88 @@
+"""params.yaml: composed by `agm compose` and by DVC to the same bytes, and never wrong without being told."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agm.config.compose import compose
+from agm.errors import AgmError
+from clone import ROOT, Clone
+
+GROUPS = ROOT / "params"
+
+
+def composed(folder: Path, *overrides: str) -> bytes:
+    target = folder / "params.yaml"
+    compose(list(overrides), target, GROUPS)
+    return target.read_bytes()
+
+
+def test_the_committed_file_is_the_composition(tmp_path: Path) -> None:
+    assert composed(tmp_path) == (ROOT / "params.yaml").read_bytes(), "`agm compose` writes it anew"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["methods.agm.alpha=2", "trainer.optimiser.lr=1e-3", "study.seeds=[0,1,2,3,4]"],
+        [
+            "study=spoken_digits",
+            "dataset.root=/somewhere",
+            "fusion=[late_sum,early]",
+            "encoder@encoders.image=resnet18",
+        ],
+    ],
+)
+def test_dvc_composes_the_same_bytes(tmp_path: Path, overrides: list[str]) -> None:
+    clone = Clone.make(tmp_path / "clone")
+    (clone.folder / "dvc.yaml").write_text(
+        yaml.safe_dump({"stages": {"nothing": {"cmd": "true", "params": ["study"]}}})
+    )
+    clone.commit()
+    clone.dvc("exp", "run", *(f"--set-param={each}" for each in overrides))
+    by_dvc = (clone.folder / "params.yaml").read_bytes()
+    assert by_dvc == composed(tmp_path, *overrides)
+    clone.agm("compose", *overrides)
+    assert by_dvc == (clone.folder / "params.yaml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["methods.agm.alhpa=2"], "methods.agm.alhpa"),
+        (["+methods.agm.alhpa=2"], "methods.agm.alhpa: unknown key"),
+        (["+nonsense=1"], "nonsense: unknown key"),
+        (["trainer.epochs=many"], "trainer.epochs: "),
+        (["trainer.epochs='3'"], "trainer.epochs: "),
+        (["trainer.epochs=0"], "trainer.epochs: "),
+        (["methods.agm.alpha=true"], "methods.agm.alpha: "),
+        (["evaluation.outputs=logit"], "evaluation.outputs: "),
+        (["study.methods=[joint,ogm]"], "study.methods: 'ogm' is not defined"),
+        (["study.seeds=[0,0]"], "study.seeds: an entry is there twice"),
+        (["parts=[1,2]"], "parts: expected 0, 1, 2"),
+        (["encoder@encoders.text=conv"], "encoders.text: 'conv'"),
+        (["~features.audio"], "features: expected one entry for each of"),
+        (["study=spoken_digits"], "dataset.root"),
+        (["study=nonsense"], "nonsense"),
+    ],
+)
+def test_what_is_wrong_is_named_and_nothing_written(tmp_path: Path, overrides: list[str], said: str) -> None:
+    before = composed(tmp_path)
+    with pytest.raises(AgmError) as error:
+        composed(tmp_path, *overrides)
+    assert said in str(error.value)
+    assert (tmp_path / "params.yaml").read_bytes() == before
+    assert list(tmp_path.iterdir()) == [tmp_path / "params.yaml"]
+
+
+def test_a_wrong_file_stops_every_command_without_a_traceback(tmp_path: Path) -> None:
+    clone = Clone.make(tmp_path)
+    clone.edit("params.yaml", "    alpha: 1.0\n", "    alpha: one\n")
+    for said in (
+        clone.agm("report", fails=True),
+        clone.agm("record", fails=True),
+        clone.run("snakemake", "--dry-run", fails=True),
+    ):
+        assert "methods.agm.alpha: " in said and "found 'one'" in said
+        assert "Traceback" not in said and ".py" not in said.replace("schema.py", "")

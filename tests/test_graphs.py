@@ -1,0 +1,166 @@
+"""One DAG, stated three times: `agm.graph`, Snakemake's rules and DVC's stages hold the same jobs, word for word."""
+
+import ast
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from agm import config
+from agm.engines import keys
+from agm.engines.record import stage
+from agm.graph import CODE, Graph, Job
+from clone import ROOT, Clone
+
+STUDIES = {
+    "demo": ["study=demo"],
+    "two fusions": ["fusion=[late_concat,early]", "parts=[0,1]", "study.seeds=[3,5]", "trainer.threads=2"],
+    "own data": ["study=spoken_digits", "dataset.root={root}"],
+}
+
+
+@dataclass
+class Study:
+    clone: Clone
+    graph: Graph
+
+
+@pytest.fixture(scope="module", params=STUDIES)
+def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    raw = tmp_path_factory.mktemp("raw")
+    (raw / "manifest.csv").write_text("clip_id\n")
+    overrides = [each.format(root=raw) for each in STUDIES[request.param]]
+    clone = Clone.make(tmp_path_factory.mktemp("clone"), *overrides)
+    return Study(clone, Graph(config.load(clone.folder / "params.yaml")))
+
+
+def paths(names: str | None) -> set[Path]:
+    return {Path(name) for name in (names or "").split(", ") if name}
+
+
+def test_snakemake(study: Study) -> None:
+    plan = study.clone.snakemake("--dry-run", "--forceall", "--printshellcmds", "--cores", "64")
+    jobs = {job.command: job for job in study.graph.jobs}
+    for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", plan)[1:]:
+        said = dict(re.findall(r"^ {4}(\w+): (.*)$", block, re.MULTILINE))
+        command = re.search(r"^Shell command: (agm .*) 2> (\S+)$", block, re.MULTILINE)
+        if command is None:
+            assert "rule all:" in block
+            continue
+        job = jobs.pop(command[1])
+        assert paths(said["input"]) == {keys.path(job), *job.inputs, *job.data}
+        assert paths(said["output"]) == {job.index, *job.outputs}
+        assert said["log"] == command[2] == f"logs/{'/'.join((job.step, *job.cell))}.log"
+        threads = {"train": study.graph.params.trainer.threads, "concept": study.graph.params.trainer.threads}
+        assert int(said.get("threads", 1)) == {"generate": 64, "ingest": 64, **threads}.get(job.step, 1)
+    assert not jobs, "Snakemake does not plan these"
+
+
+def test_dvc(study: Study) -> None:
+    from dvc.repo import Repo
+
+    with Repo(str(study.clone.folder)) as repo:
+        stages = {each.cmd: each for each in repo.index.stages}
+        edges = {(above.cmd, below.cmd) for below, above in repo.index.graph.edges}
+    jobs = {job.command: job for job in study.graph.jobs}
+    assert stages.keys() == jobs.keys()
+    for command, job in jobs.items():
+        found = stages[command]
+        assert found.name == stage(job)
+        assert {Path(out.def_path) for out in found.outs} == {job.index, *job.outputs}
+        assert {name for params in found.params for name in params.params} == set(job.parameters)
+        deps = {Path(dep.def_path) for dep in found.deps if dep not in found.params}
+        sources = {Path("src/agm") / code for code in job.code}
+        assert {dep for dep in deps if dep.parts[0] == "src"} == sources
+        used = {*job.inputs, *job.data}
+        for dep in deps - sources:
+            assert any(path.is_relative_to(dep) for path in used), f"`{command}` does not read {dep}"
+        for path in used:
+            assert any(path.is_relative_to(dep) for dep in deps), f"DVC does not know that `{command}` reads {path}"
+    assert edges == {(above, job.command) for job in study.graph.jobs for above in makers(study.graph, job)}
+    assert [metric.def_path for metric in stages["agm report"].outs if metric.metric] == ["reports/metrics.json"]
+    assert sum(bool(out.metric) for each in stages.values() for out in each.outs) == 1
+
+
+def makers(graph: Graph, job: Job) -> set[str]:
+    """Commands of the jobs that make what `job` reads."""
+    used = {*job.inputs, *job.data}
+    return {each.command for each in graph.jobs if not used.isdisjoint((each.index, *each.outputs))}
+
+
+def test_jobs_come_after_what_they_read(study: Study) -> None:
+    seen: set[str] = set()
+    for job in study.graph.jobs:
+        assert makers(study.graph, job) <= seen, job.command
+        seen.add(job.command)
+
+
+# --- the source that decides a step's output ---
+
+STEPS = {
+    "generate": "agm.generate.step",
+    "list": "agm.ingest.listing",
+    "ingest": "agm.ingest.step",
+    "extract": "agm.extract.step",
+    "shard": "agm.shard.step",
+    "train": "agm.train.step",
+    "concept": "agm.train.step",
+    "evaluate": "agm.evaluate.step",
+    "evaluate_concept": "agm.evaluate.step",
+    "report": "agm.report.step",
+}
+# What carries data, messages and parameters, and decides no result.
+CARRIERS = {
+    "agm",
+    "agm.cli",
+    "agm.errors",
+    "agm.files",
+    "agm.graph",
+    "agm.parallel",
+    "agm.progress",
+    "agm.provenance",
+}
+
+
+@cache
+def source(module: str) -> Path | None:
+    """The file of a module of the package, or None where `module` is a name inside one."""
+    path = ROOT / "src" / Path(*module.split("."))
+    return next((each for each in (path / "__init__.py", path.with_suffix(".py")) if each.exists()), None)
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Modules of the package that `module` imports, at its head or within a function."""
+    found = set()
+    for node in ast.walk(ast.parse(source(module).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import, which this test does not follow"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    # A package is run before its modules.
+    found |= {".".join(name.split(".")[:n]) for name in found for n in range(1, name.count(".") + 1)}
+    return frozenset(name for name in found if name.split(".")[0] == "agm" and source(name))
+
+
+def decides(module: str) -> bool:
+    """Whether a module can decide a result: not a carrier, and more than a docstring."""
+    carrier = module in CARRIERS or module.startswith("agm.config")
+    return not carrier and len(ast.parse(source(module).read_text()).body) > 1
+
+
+@pytest.mark.parametrize("step", CODE)
+def test_code_lists_what_a_step_imports(step: str) -> None:
+    seen, todo = set(), {STEPS[step]}
+    while todo:
+        module = todo.pop()
+        seen.add(module)
+        if module not in CARRIERS:
+            todo |= imports(module) - seen
+    listed = [ROOT / "src/agm" / code for code in CODE[step]]
+    assert all(each.exists() for each in listed)
+    missing = {name for name in seen if decides(name) and not any(source(name).is_relative_to(each) for each in listed)}
+    assert not missing, "a change in these would go unseen: add them to agm.graph.CODE and dvc.yaml"
