@@ -77,7 +77,7 @@ def test_what_is_wrong_is_named_and_nothing_written(tmp_path: Path, overrides: l
 
 
 def test_a_wrong_file_stops_every_command_without_a_traceback(tmp_path: Path) -> None:
-    clone = Clone.make(tmp_path)
+    clone = Clone.make(tmp_path, "methods.agm.alpha=1.0")
     clone.edit("params.yaml", "    alpha: 1.0\n", "    alpha: one\n")
     for said in (
         clone.agm("report", fails=True),
