@@ -58,6 +58,7 @@ def test_snakemake(study: Study) -> None:
     assert not jobs, "Snakemake does not plan these"
 
 
+@pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")
 def test_dvc(study: Study) -> None:
     from dvc.repo import Repo
 

@@ -77,23 +77,26 @@ def _parser(asked_for: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"agm {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for step, (module, cell, purpose) in STEPS.items():
-        name = step.replace("_", "-")
-        # A step's module docstring is its documentation; importing them all would take seconds.
+
+    def add(name: str, module: str, purpose: str) -> argparse.ArgumentParser:
+        # A module's docstring is its command's documentation; importing them all would take seconds.
         about = importlib.import_module(module).__doc__ if name == asked_for else purpose
-        command = commands.add_parser(
+        return commands.add_parser(
             name, help=purpose, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
         )
+
+    for step, (module, cell, purpose) in STEPS.items():
+        command = add(step.replace("_", "-"), module, purpose)
         for argument in cell:
             command.add_argument(argument)
         command.set_defaults(run=_step, step=step, cell=cell)
-    compose = commands.add_parser("compose", help="write params.yaml from the groups in params/")
+    compose = add("compose", "agm.config.compose", "write params.yaml from the groups in params/")
     compose.add_argument("overrides", nargs="*", help="Hydra overrides, such as study=demo methods.agm.alpha=2")
     compose.set_defaults(run=_compose)
-    record = commands.add_parser("record", help="after Snakemake: commit the results to DVC, save the experiment")
+    record = add("record", "agm.engines.record", "after Snakemake: commit the results to DVC, save the experiment")
     record.add_argument("-n", "--name", help="name of the experiment; by default the study's and a checksum")
     record.set_defaults(run=_record)
-    sync = commands.add_parser("sync", help="after a DVC checkout, pull or apply: tell Snakemake what is up to date")
+    sync = add("sync", "agm.engines.sync", "after a DVC checkout, pull or apply: tell Snakemake what is up to date")
     sync.set_defaults(run=_sync)
     return parser
 

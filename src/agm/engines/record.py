@@ -1,4 +1,9 @@
-"""`agm record`: tell DVC what Snakemake made, and save a finished study as an experiment."""
+"""`agm record`: tell DVC what Snakemake made, and save a finished study as an experiment.
+
+Commits to DVC (`dvc commit`) the stages whose results are all there. When that is the whole study, it also becomes an
+experiment (`dvc exp save`) beside those of `dvc exp run`. Refuses when any result is not what the parameters and the
+code of today would give: run `snakemake` first.
+"""
 
 import subprocess
 

@@ -1,4 +1,7 @@
-"""`agm sync`: after DVC restored results (checkout, pull, apply), bring Snakemake's view of them up to date."""
+"""`agm sync`: after DVC restored results (checkout, pull, apply), bring Snakemake's view of them up to date.
+
+Refuses when `dvc status` shows a change, or when results do not follow from the parameters and the code of today.
+"""
 
 import json
 
