@@ -28,7 +28,7 @@ heavy: install  ## the tests that need system services or many minutes
 	pytest -m heavy
 
 experiments: install  ## the experiments side by side, only the columns in which they differ
-	dvc exp show --only-changed --drop '.*(src|data|runs|evaluations)/' --no-pager
+	dvc exp show --only-changed --drop '.*/|.*\.d_' --keep '.*\.(accuracy|starvation)$$' --no-pager
 
 lock: install  ## resolve the dependencies anew
 	uv pip compile pyproject.toml --extra dev --constraint constraints.txt --python-version 3.11 \
