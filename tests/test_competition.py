@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agm.metrics.classification import classification_summary
-from agm.metrics.competition import competition_strength, residuals, strength
+from agm.metrics.competition import PENALTIES, competition_strength, residuals, strength
 
 
 def clips(seed, count=400, features=20, classes=5):
@@ -89,7 +89,40 @@ def test_the_mean_predictor_scores_the_rank_over_the_classes():
 
 
 def test_residuals_are_of_the_test_clips():
-    assert residuals(clips(0), clips(1, count=30), 1.0).shape == (30, 5)
+    error, alpha = residuals(clips(0), clips(1, count=30), 1.0)
+    assert error.shape == (30, 5) and alpha == 1.0
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.01, 0.1, 10.0]))
+def test_a_chosen_penalty_makes_the_scale_of_the_features_irrelevant(seed, scale):
+    (z, noise), (z_test, noise_test) = clips(seed, count=100), clips(seed + 1, count=100)
+    mixing = np.random.default_rng(2).normal(size=(20, 5))
+    pairs = [(z, z @ mixing + noise), (z_test, z_test @ mixing + noise_test)]
+    scaled = [(scale * z, y) for z, y in pairs]
+    found, moved = (measure(*each, alpha=None, resamples=2) for each in (pairs, scaled))
+    assert moved.d == pytest.approx(found.d, rel=0.02), "but for the steps of the grid"
+    assert measure(*scaled, alpha=120.0, resamples=2).d != pytest.approx(measure(*pairs, alpha=120.0).d, rel=0.02)
+
+
+def test_a_chosen_penalty_is_the_one_that_predicts_clips_left_out_best():
+    (z, noise), test = clips(0, count=60), clips(1)
+    y = z[:, :5] + noise
+
+    def left_out(alpha):
+        kept = [np.arange(len(z)) != one for one in range(len(z))]
+        errors = [residuals((z[rows], y[rows]), (z[~rows], y[~rows]), alpha)[0] for rows in kept]
+        return (np.concatenate(errors) ** 2).sum()
+
+    assert residuals((z, y), test, None)[1] == min(PENALTIES, key=left_out)
+
+
+def test_a_chosen_penalty_keeps_the_known_answers():
+    (z, noise), (z_test, noise_test) = clips(0, count=4000), clips(1, count=4000)
+    present = measure((z, z[:, :5]), (z_test, z_test[:, :5]), alpha=None)
+    absent = measure((z, noise), (z_test, noise_test), alpha=None)
+    assert present.d == pytest.approx(0, abs=1e-9)
+    assert 0.98 < absent.d < 1.05
 
 
 def test_classification_summary_equals_a_count_by_hand():

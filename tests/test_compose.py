@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from agm import config
 from agm.config.compose import compose
 from agm.errors import AgmError
 from clone import ROOT, Clone
@@ -20,6 +21,19 @@ def composed(folder: Path, *overrides: str) -> bytes:
 
 def test_the_committed_file_is_the_composition(tmp_path: Path) -> None:
     assert composed(tmp_path) == (ROOT / "params.yaml").read_bytes(), "`agm compose` writes it anew"
+
+
+@pytest.mark.parametrize("study", sorted(path.stem for path in (GROUPS / "study").iterdir()))
+@pytest.mark.parametrize("encoder", ["conv", "resnet18"])
+def test_the_groups_spell_out_every_parameter(tmp_path: Path, study: str, encoder: str) -> None:
+    """A default that only the source knows would change results without a trace in params.yaml."""
+    modality = {"demo": "video"}.get(study, "image")
+    overrides = (f"study={study}", "fusion=[late_sum,late_concat,early]", f"encoder@encoders.{modality}={encoder}")
+    content = yaml.safe_load(composed(tmp_path, *overrides, "dataset.root=raw"))
+    params = config.check(content, "the groups").model_dump()
+    for name in params["features"]:
+        del params["features"][name]["kind"]
+    assert params == {"dial": None, **content}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +75,8 @@ def test_dvc_composes_the_same_bytes(tmp_path: Path, overrides: list[str]) -> No
         (["study.methods=[joint,ogm]"], "study.methods: 'ogm' is not defined"),
         (["study.seeds=[0,0]"], "study.seeds: an entry is there twice"),
         (["parts=[1,2]"], "parts: expected 0, 1, 2"),
+        (["dial.seed=-1"], "dial.seed: "),
+        (["+dataset.modalities.label={kind: text, column: text}"], "'label' is a column of every data set"),
         (["encoder@encoders.text=conv"], "encoders.text: 'conv'"),
         (["~features.audio"], "features: expected one entry for each of"),
         (["study=spoken_digits"], "dataset.root"),

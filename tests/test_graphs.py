@@ -164,4 +164,5 @@ def test_code_lists_what_a_step_imports(step: str) -> None:
     listed = [ROOT / "src/agm" / code for code in CODE[step]]
     assert all(each.exists() for each in listed)
     missing = {name for name in seen if decides(name) and not any(source(name).is_relative_to(each) for each in listed)}
+    assert all(any(source(name).is_relative_to(each) for name in seen) for each in listed), "more than it imports"
     assert not missing, "a change in these would go unseen: add them to agm.graph.CODE and dvc.yaml"

@@ -180,7 +180,8 @@ class Made:
         if phis:
             strength = {name: near(1 - PHI[name]) for name in phis}
             scores["competition"] = {
-                name: {"d": d, "low": d - 0.05, "high": d + 0.06, "rank": 4} for name, d in strength.items()
+                name: {"d": d, "low": d - 0.05, "high": d + 0.06, "rank": 4, "alpha": 120.0}
+                for name, d in strength.items()
             }
         if self.adjust:
             self.adjust((job.step, *job.cell), scores)
@@ -249,7 +250,7 @@ def test_results_hold_every_number_of_every_evaluation() -> None:
                 metrics = ("clips", "precision", "recall", "f1")
                 wanted |= {(*cell, split, key, None, row["class"]): row[key] for key in metrics}
         for modality, strength in scores.get("competition", {}).items():
-            names = {"d": "d", "low": "d_low", "high": "d_high", "rank": "d_rank"}
+            names = {"d": "d", "low": "d_low", "high": "d_high", "rank": "d_rank", "alpha": "d_penalty"}
             wanted |= {(*cell, "test", name, modality, None): strength[key] for key, name in names.items()}
     assert found == wanted
     assert len(table) == len(wanted)

@@ -16,18 +16,19 @@ RAW = Path("data/raw")
 # The source that decides each step's output, below src/agm: a change there makes the step's results out of date. What
 # only carries data or messages (command line, files, progress, this module) is not listed; a test holds the lists
 # to what the steps import.
-SCIENCE = ("attribution.py", "device.py", "methods", "models")
+NETWORKS = ("shard/stream.py", "tensors.py", "attribution.py", "device.py", "models")
+SCORES = ("metrics/classification.py", "metrics/competition.py")
 CODE = {
     "generate": ("generate",),
     "list": ("ingest",),
     "ingest": ("ingest",),
     "extract": ("extract", "tensors.py"),
     "shard": ("shard", "tensors.py"),
-    "train": ("train", "shard/stream.py", "tensors.py", *SCIENCE),
-    "concept": ("train", "shard/stream.py", "tensors.py", *SCIENCE),
-    "evaluate": ("evaluate", "metrics", "shard/stream.py", "tensors.py", *SCIENCE),
-    "evaluate_concept": ("evaluate", "metrics", "shard/stream.py", "tensors.py", *SCIENCE),
-    "report": ("report", "metrics"),
+    "train": ("train", "methods", *NETWORKS),
+    "concept": ("train", "methods", *NETWORKS),
+    "evaluate": ("evaluate", *SCORES, *NETWORKS),
+    "evaluate_concept": ("evaluate", *SCORES, *NETWORKS),
+    "report": ("report", "metrics/intervals.py"),
 }
 
 

@@ -12,6 +12,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower cas
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
+
+COLUMNS = {"clip_id", "label"}
+"""What the shards hold beside one column per modality."""
 
 
 class Block(BaseModel):
@@ -35,7 +39,7 @@ class Split(Block):
     """Share of the training clips held out for validation, where the annotations give no validation split."""
     test: Fraction = 0.15
     """Share of the clips held out for the test, where the annotations give no test split."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the split and of the order of the manifest, which every later step keeps."""
 
 
@@ -69,7 +73,7 @@ class Dial(Block):
     """The demo data set: handwritten digits, key tones and transcripts, each as hard as its noise makes it."""
 
     clips: Positive = 2000
-    seed: int = 0
+    seed: Seed = 0
     noise: DialNoise = DialNoise()
 
 
@@ -251,8 +255,9 @@ class Trainer(Block):
 
 
 class Evaluation(Block):
-    ridge_alpha: Annotated[float, Field(ge=0)] = 120.0
-    """Penalty of the ridge regression behind the competition strength."""
+    ridge_alpha: Annotated[float, Field(ge=0)] | None = 120.0
+    """Penalty of the ridge regression behind the competition strength. 120 is the paper's, for features of 512 numbers
+    and more; null chooses it on the validation split, whatever the features' scale."""
     outputs: Literal["logits", "probabilities"] = "logits"
     """Which outputs of the mono-modal concept the joint model's feature must express."""
     bootstrap: Positive = 1000
@@ -268,7 +273,7 @@ class Study(Block):
     fusions: list[Name] = Field(min_length=1)
     methods: list[Name] = Field(min_length=1)
     modalities: list[Name] = Field(min_length=1)
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
 
 
 class Params(Block):
@@ -330,6 +335,8 @@ class Params(Block):
         if "concepts" in self.study.methods:
             problems.append("study.methods: 'concepts' is the folder of the mono-modal concepts; choose another name")
         for name in modalities:
+            if name in COLUMNS:
+                problems.append(f"dataset.modalities: {name!r} is a column of every data set; choose another name")
             problems += self._mismatch(name)
         if problems:
             raise ValueError("; ".join(problems))

@@ -63,7 +63,7 @@ class Plan:
     ink: np.ndarray
 
     def random(self, purpose: int) -> Generator:
-        return default_rng((self.seed % 2**32, self.index, purpose))
+        return default_rng((self.seed, self.index, purpose))
 
 
 def plan(settings: Dial) -> list[Plan]:
@@ -87,7 +87,7 @@ def _pools(seed: int) -> dict[str, list[np.ndarray]]:
 
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8) / 16.0
-    random = default_rng((seed % 2**32,))
+    random = default_rng((seed,))
     pools: dict[str, list[np.ndarray]] = {split: [] for split in SHARES}
     bounds = np.cumsum(list(SHARES.values()))[:-1]
     for digit in range(DIGITS):

@@ -24,7 +24,7 @@ SCHEMA = {
     "value": pl.Float64,
 }
 OF_CLASS = ("clips", "precision", "recall", "f1")
-OF_COMPETITION = {"d": "d", "low": "d_low", "high": "d_high", "rank": "d_rank"}
+OF_COMPETITION = {"d": "d", "low": "d_low", "high": "d_high", "rank": "d_rank", "alpha": "d_penalty"}
 Values = dict[int, float]
 """A number per seed."""
 

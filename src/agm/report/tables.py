@@ -93,7 +93,7 @@ def competition(study: Study, results: Results, fusion: str) -> Table:
 
 
 def competition_by_seed(study: Study, results: Results, fusion: str) -> Table:
-    """d of every run with its bootstrap interval over test clips, and the rank of B."""
+    """d of every run with its bootstrap interval over test clips, the rank of B, and the ridge's penalty."""
     names, classes = study.params.study.modalities, len(study.shards["classes"])
     rows = []
     for method in study.params.study.methods:
@@ -215,9 +215,9 @@ def _phi(results: Results, fusion: str, method: str, modality: str) -> Cell:
 
 
 def _strength(results: Results, fusion: str, method: str, seed: int, modality: str, classes: int) -> Cell:
-    metrics = ("d", "d_low", "d_high", "d_rank")
-    d, low, high, rank = (results.method(fusion, method, metric, modality)[seed] for metric in metrics)
-    return Cell(number(d), f"{number(low)} to {number(high)}, rank {round(rank)} of {classes}")
+    metrics = ("d", "d_low", "d_high", "d_rank", "d_penalty")
+    d, low, high, rank, penalty = (results.method(fusion, method, metric, modality)[seed] for metric in metrics)
+    return Cell(number(d), f"{number(low)} to {number(high)}, rank {round(rank)} of {classes}, ridge {penalty:.2g}")
 
 
 def intro(study: Study) -> str:
