@@ -440,8 +440,14 @@ def test_page_lists_data_quarantine_configuration_and_origin() -> None:
     assert "the file has &lt;no&gt; sound &amp; no picture" in page
     assert "2 texts are empty" in page
     assert "ridge_alpha: 120.0" in page, "defaults are filled in"
+    assert "ridge penalty 120," in page
     assert "not a git checkout" in page
     assert "2.11.0" in page
+
+
+def test_page_says_that_the_penalty_was_chosen() -> None:
+    Made(parameters() | {"evaluation": {"ridge_alpha": None}})
+    assert "ridge penalty chosen by leave-one-out, fitted on validation" in report()
 
 
 def test_command_prints_the_tables_and_the_page(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success flush it to disk and rename it over `target`.
 
     The path yielded may become a file or a folder. On any error it is removed and `target` stays as it was.
+
+    Raises:
+        OSError: naming `target`, also where a library reports a full disk by an exception of its own.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -28,8 +32,23 @@ def replacing(target: Path) -> Iterator[Path]:
         if target.is_dir():
             shutil.rmtree(target)
         os.replace(temporary, target)
+    except Exception as error:
+        if (number := _system_error(error)) is not None:
+            raise OSError(number, os.strerror(number), str(target)) from None
+        raise
     finally:
         _remove(temporary)
+
+
+def _system_error(error: Exception) -> int | None:
+    """The number of the system's error behind `error`, where that does not yet name a file.
+
+    Arrow, polars and safetensors each raise something else, and have the number in their words.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return None if error.filename else error.errno
+    found = re.search(r"\b(?:os error|errno) (\d+)\b", str(error))
+    return int(found[1]) if found else None
 
 
 def write_json(target: Path, content: Any) -> None:

@@ -21,8 +21,8 @@ SCORES = ("metrics/classification.py", "metrics/competition.py")
 CODE = {
     "generate": ("generate",),
     "list": ("ingest",),
-    "ingest": ("ingest",),
-    "extract": ("extract", "tensors.py"),
+    "ingest": ("ingest", "media.py"),
+    "extract": ("extract", "media.py", "tensors.py"),
     "shard": ("shard", "tensors.py"),
     "train": ("train", "methods", *NETWORKS),
     "concept": ("train", "methods", *NETWORKS),

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchaudio import functional, transforms
 
 from agm.config.schema import AudioFeatures
-from agm.extract.media import Unusable, decoded, opened
+from agm.media import Unusable, decoded, opened
 from agm.tensors import Feature
 
 # Sound decoded beyond the length that is kept, so that the resampling filter sees what follows.
@@ -39,7 +39,7 @@ def load(path: Path, stream: int | None, settings: AudioFeatures) -> np.ndarray:
     wave = _resampled(torch.from_numpy(wave), rate, settings.rate)
     if len(wave) < settings.n_fft:
         raise Unusable(
-            f"The sound is too short: {len(wave)} samples at {settings.rate} Hz, and {settings.n_fft} are needed"
+            f"the sound is too short: {len(wave)} samples at {settings.rate} Hz, and {settings.n_fft} are needed"
         )
     spectrum = _spectrum(settings)(_fitted(wave, settings))
     return torch.log(spectrum + settings.log_floor)[None].numpy()
@@ -59,13 +59,13 @@ def _mono(path: Path, index: int | None, seconds: float) -> tuple[np.ndarray, in
             # The decoder knows better than the header, which may give half the rate.
             rate = rate or frame.sample_rate
             if frame.sample_rate != rate:
-                raise Unusable(f"The sound changes its sample rate from {rate} to {frame.sample_rate} Hz")
+                raise Unusable(f"the sound changes its sample rate from {rate} to {frame.sample_rate} Hz")
             pieces.append(_mean(frame))
             count += len(pieces[-1])
             if count >= seconds * rate:
                 break
     if not count:
-        raise Unusable("No sound can be decoded")
+        raise Unusable("no sound can be decoded")
     return np.concatenate(pieces), rate
 
 

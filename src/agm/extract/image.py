@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from agm.config.schema import ImageFeatures
-from agm.extract.media import Unusable
+from agm.media import Unusable
 from agm.tensors import Feature
 
 
@@ -30,9 +30,9 @@ def load(path: Path, stream: None, settings: ImageFeatures) -> np.ndarray:
         ):
             upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB" if settings.channels == 3 else "L")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise Unusable(f"The image has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+        raise Unusable(f"the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise Unusable(f"The image cannot be decoded: {error}") from None
+        raise Unusable(f"the image cannot be decoded: {error}") from None
     square = ImageOps.fit(upright, (settings.size, settings.size), Image.Resampling.BICUBIC)
     pixels = np.asarray(square, np.uint8).reshape(settings.size, settings.size, settings.channels)
     return np.moveaxis(pixels, 2, 0)

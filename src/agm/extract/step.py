@@ -22,8 +22,8 @@ from agm import files, tensors
 from agm.config import Params
 from agm.errors import AgmError
 from agm.extract import image, text, video
-from agm.extract.media import Unusable
 from agm.graph import Job
+from agm.media import Unusable
 from agm.parallel import parallel_map
 from agm.progress import say
 from agm.tensors import Feature
@@ -51,7 +51,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         rows = _write(temporary, _usable(chosen, results, modality, rejected), feature)
         if rejected and not rows:
             raise AgmError(
-                f"Not one of {len(rejected)} clips can be used. {rejected[0]['reason']}",
+                f"Not one of {len(rejected)} clips can be used; the first because: {rejected[0]['reason']}",
                 where=root / rejected[0]["path"],
                 fix=f"see dataset.root and dataset.modalities.{modality} in params.yaml",
             )
@@ -110,9 +110,9 @@ def _attempt(item: tuple[Path, int | None], load: Load) -> np.ndarray | str:
     except Unusable as error:
         return str(error)
     except OSError as error:
-        return f"The file cannot be read: {error.strerror or error}"
+        return f"the file cannot be read: {error.strerror or error}"
     except Exception as error:  # whatever a broken file makes of a decoder costs this clip, not the run
-        return f"The file cannot be decoded: {type(error).__name__}: {error}"
+        return f"the file cannot be decoded: {type(error).__name__}: {error}"
 
 
 def _usable(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from agm.config.schema import TextFeatures
-from agm.extract.media import Unusable
+from agm.media import Unusable
 from agm.tensors import Feature
 
 UNKNOWN = 1
@@ -28,7 +28,7 @@ def load(path: Path, stream: None, settings: TextFeatures, ids: Mapping[str, int
     """
     words = read(path, settings)[: settings.words]
     if not words:
-        raise Unusable("The text holds no word")
+        raise Unusable("the text holds no word")
     found = np.zeros(settings.words, np.int32)
     found[: len(words)] = [ids.get(word, UNKNOWN) for word in words]
     return found
@@ -44,7 +44,7 @@ def read(path: Path, settings: TextFeatures) -> list[str]:
         content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise Unusable(
-            f"The text is not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}"
+            f"the text is not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}"
         ) from None
     return words_of(content.lower() if settings.lowercase else content)
 

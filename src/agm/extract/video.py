@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from agm.config.schema import VideoFeatures
-from agm.extract.media import Unusable, decoded, opened, packets
+from agm.media import Unusable, decoded, opened, packets
 from agm.tensors import Feature
 
 Timed = tuple[int, VideoFrame]
@@ -63,7 +63,7 @@ def load(path: Path, stream: int | None, settings: VideoFeatures) -> np.ndarray:
     # Not worth it, or the container could not seek exactly: decode everything in order.
     _, pictures = _pictures(_in_order(path, stream, wanted, times.numbered), settings)
     if not pictures:
-        raise Unusable("No frame of the video can be decoded")
+        raise Unusable("no frame of the video can be decoded")
     return np.stack(pictures)
 
 
@@ -84,7 +84,7 @@ def _count(path: Path, index: int | None) -> _Times:
     with opened(path, index, "video") as (container, stream):
         frames = [frame.pts for frame in decoded(container, stream)]
         if not frames:
-            raise Unusable("No frame of the video can be decoded")
+            raise Unusable("no frame of the video can be decoded")
         if None not in frames and _ascend(frames):
             return _Times(frames, [], stream.time_base, numbered=False)
         step = _step(stream)

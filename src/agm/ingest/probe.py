@@ -4,7 +4,6 @@ The answer costs the header and the first frame, or the first packet of sound: a
 probe cannot see, damage further on, is found when the features are extracted.
 """
 
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,21 +11,17 @@ from functools import partial
 from pathlib import Path
 
 import av
-from av.stream import Disposition
+from av.container import InputContainer
+from av.stream import Disposition, Stream
 from PIL import Image, UnidentifiedImageError
 
 from agm.ingest.clip import Clip
+from agm.media import Unusable, open_container, told
 
 # A text beyond this is not what its column says, and would fill the memory; for images Pillow has a limit.
 MOST_TEXT_BYTES = 16 * 2**20
 # Pillow's other formats run programs or are rarely pictures.
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# A playlist must not make FFmpeg open other places, the network least of all.
-OPEN_OPTIONS = {"protocol_whitelist": "file"}
-
-
-class Unusable(Exception):
-    """Why a file cannot be used, as a sentence that a person understands."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ def probe(path: Path, kind: str) -> Media:
         Unusable: with the reason.
     """
     try:
-        size = os.stat(path).st_size
+        size = path.stat().st_size
         if size == 0:
             raise Unusable("the file is empty")
         return PROBES[kind](path, size)
@@ -79,35 +74,31 @@ def probe(path: Path, kind: str) -> Media:
     except OSError as error:
         raise Unusable(f"the file cannot be read: {error.strerror or error}") from None
     except Exception as error:  # decoders fail in many ways on damaged files, and each must cost one clip only
-        raise Unusable(f"the {kind} cannot be decoded: {_told(error)}") from None
+        raise Unusable(f"the {kind} cannot be decoded: {told(error)}") from None
 
 
 def _timed(kind: str, path: Path, size: int) -> Media:
     if missing := _missing_bytes(path, size):
         raise Unusable(f"truncated: the file ends at least {missing:,} bytes too early")
-    try:
-        container = av.open(str(path), metadata_errors="ignore", options=OPEN_OPTIONS)
-    except av.FFmpegError as error:
-        raise Unusable(f"not a video or sound file, or damaged: {_told(error)}") from None
-    with container:
-        holds = "video" if container.streams.video else "file"
-        stream = container.streams.best(kind)
+    with open_container(path) as file:
+        holds = "video" if file.streams.video else "file"
+        stream = file.streams.best(kind)
         if stream is None or stream.disposition & Disposition.attached_pic:
             raise Unusable(f"the {holds} has no {'sound' if kind == 'audio' else 'picture'}")
         if stream.codec_context is None:
             raise Unusable(f"there is no decoder for its {kind}")
         stream.codec_context.thread_count = 1
-        if next(container.decode(stream), None) is None:
+        if next(file.decode(stream), None) is None:
             raise Unusable(f"the {kind} stream is empty")
         # Inside the block: a stream of a closed container is a dangling pointer.
-        return Media(stream.index, _duration(container, stream))
+        return Media(stream.index, _duration(file, stream))
 
 
-def _duration(container: av.container.InputContainer, stream: av.stream.Stream) -> float | None:
+def _duration(file: InputContainer, stream: Stream) -> float | None:
     if stream.duration is not None:
         seconds = float(stream.duration * stream.time_base)
-    elif container.duration is not None:
-        seconds = container.duration / av.time_base
+    elif file.duration is not None:
+        seconds = file.duration / av.time_base
     else:
         return None
     if seconds <= 0:
@@ -149,7 +140,7 @@ def _image(path: Path, size: int) -> Media:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise Unusable(f"the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except (OSError, SyntaxError) as error:  # what Pillow raises for damaged content
-        raise Unusable(f"the image is damaged: {_told(error)}") from None
+        raise Unusable(f"the image is damaged: {told(error)}") from None
     return Media()
 
 
@@ -164,11 +155,6 @@ def _text(path: Path, size: int) -> Media:
     if not text.strip():
         raise Unusable("the text is blank")
     return Media()
-
-
-def _told(error: Exception) -> str:
-    """What a library says, without its numbers and paths."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 PROBES: dict[str, Callable[[Path, int], Media]] = {

@@ -43,6 +43,7 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
         confidence=percent(study.params.evaluation.confidence),
         selection={"accuracy": "highest accuracy", "loss": "lowest loss"}[study.params.trainer.select],
         seeds=count(len(names.seeds), "seed"),
+        penalty="chosen by leave-one-out" if (alpha := study.params.evaluation.ridge_alpha) is None else f"{alpha:g}",
         used=sum(split["rows"] for split in study.shards["splits"].values()),
         many=MANY_CLASSES,
         fusions=fusions,

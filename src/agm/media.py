@@ -1,4 +1,4 @@
-"""Opening containers and decoding what is sound in them, for video and audio alike."""
+"""Opening containers and decoding what is sound in them, for video and audio alike; probing and extraction share it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +13,27 @@ from av.stream import Stream
 
 
 class Unusable(Exception):
-    """A clip that cannot be used; the message is the reason, a sentence that a person understands."""
+    """Why a file cannot be used: words that a person understands, to be put after a colon."""
+
+
+def open_container(path: Path) -> InputContainer:
+    """Open a video or sound file.
+
+    Raises:
+        Unusable: when it is none, or is too damaged to be opened.
+    """
+    if path.stat().st_size == 0:
+        raise Unusable("the file is empty")
+    try:
+        # A playlist must not make FFmpeg open other places, the network least of all.
+        return av.open(str(path.absolute()), metadata_errors="ignore", options={"protocol_whitelist": "file"})
+    except av.FFmpegError as error:
+        raise Unusable(f"not a video or sound file, truncated or damaged: {told(error)}") from None
+
+
+def told(error: Exception) -> str:
+    """What a library says, without its numbers and paths."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 @contextmanager
@@ -23,19 +43,12 @@ def opened(path: Path, index: int | None, kind: str) -> Iterator[tuple[InputCont
     Raises:
         Unusable: when the file is no such container or the stream is not of `kind` ("video" or "audio").
     """
-    if path.stat().st_size == 0:
-        raise Unusable("The file is empty")
-    try:
-        # A playlist must not make FFmpeg open anything but files.
-        container = av.open(str(path.absolute()), metadata_errors="ignore", options={"protocol_whitelist": "file"})
-    except av.FFmpegError as error:
-        raise Unusable(f"The file cannot be opened, it may be truncated: {error.strerror}") from None
-    with container:
-        if index is None or index >= len(container.streams) or container.streams[index].type != kind:
-            raise Unusable(f"The file has no {kind} in stream {index}")
-        stream = container.streams[index]
+    with open_container(path) as found:
+        if index is None or index >= len(found.streams) or found.streams[index].type != kind:
+            raise Unusable(f"the file has no {kind} in stream {index}")
+        stream = found.streams[index]
         stream.codec_context.thread_count = 1
-        yield container, stream
+        yield found, stream
 
 
 def packets(container: InputContainer, stream: Stream) -> Iterator[Packet]:
