@@ -20,6 +20,7 @@ demo: install  ## make the demo data, run the whole DAG, print the result table
 	agm compose study=demo
 	snakemake
 	agm record
+	@echo && cat reports/summary.txt
 
 test: install  ## the tests, without the heavy ones
 	pytest -n 2 -m "not heavy"

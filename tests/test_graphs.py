@@ -41,7 +41,13 @@ def paths(names: str | None) -> set[Path]:
 
 
 def test_snakemake(study: Study) -> None:
+    # Of a rule with a message, Snakemake prints that and nothing else.
+    rules = {file: file.read_text() for file in study.clone.folder.glob("workflow/rules/*.smk")}
+    for file, text in rules.items():
+        file.write_text(re.sub(r"    message:\n.*\n", "", text))
     plan = study.clone.snakemake("--dry-run", "--forceall", "--printshellcmds", "--cores", "64")
+    for file, text in rules.items():
+        file.write_text(text)
     jobs = {job.command: job for job in study.graph.jobs}
     for block in re.split(r"\n(?=(?:local)?rule \w+:\n)", plan)[1:]:
         said = dict(re.findall(r"^ {4}(\w+): (.*)$", block, re.MULTILINE))
@@ -56,6 +62,11 @@ def test_snakemake(study: Study) -> None:
         threads = {"train": study.graph.params.trainer.threads, "concept": study.graph.params.trainer.threads}
         assert int(said.get("threads", 1)) == {"generate": 64, "ingest": 64, **threads}.get(job.step, 1)
     assert not jobs, "Snakemake does not plan these"
+
+
+def test_the_plan_of_snakemake_names_every_command(study: Study) -> None:
+    plan = study.clone.snakemake("--dry-run", "--forceall")
+    assert set(re.findall(r"^Job \d+: (agm .*)$", plan, re.MULTILINE)) == {job.command for job in study.graph.jobs}
 
 
 @pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")

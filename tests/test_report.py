@@ -286,7 +286,7 @@ def test_page_shows_means_intervals_and_paired_tests_as_scipy_has_them() -> None
 def test_equal_inputs_give_equal_bytes() -> None:
     Made(parameters())
     report()
-    names = ("results.parquet", "metrics.json", "report.json", "index.html")
+    names = ("results.parquet", "metrics.json", "report.json", "index.html", "summary.txt")
     first = {name: (Path("reports") / name).read_bytes() for name in names}
     report()
     assert {name: (Path("reports") / name).read_bytes() for name in names} == first
@@ -454,6 +454,7 @@ def test_command_prints_the_tables_and_the_page(capsys: pytest.CaptureFixture[st
     made = Made(parameters())
     report()
     printed = capsys.readouterr().out
+    assert printed == Path("reports/summary.txt").read_text()
     assert printed.endswith("The report: reports/index.html\n")
     assert re.search(rf"φ in joint +{np.mean(made.phi('joint', 'video')):.3f} ± ", printed)
 

@@ -239,7 +239,9 @@ class Graph:
             step="report",
             cell=(),
             index=self.reports / "report.json",
-            outputs=tuple(self.reports / name for name in ("index.html", "metrics.json", "results.parquet")),
+            outputs=tuple(
+                self.reports / name for name in ("index.html", "metrics.json", "results.parquet", "summary.txt")
+            ),
             inputs=(
                 self.data / "manifest.json",
                 self.data / "shards.json",

@@ -23,6 +23,8 @@ rule evaluate:
         predictions="<evaluations>/{fusion}/{method}/seed-{seed}/predictions.parquet",
     log:
         "logs/evaluate/{fusion}/{method}/{seed}.log",
+    message:
+        "agm evaluate {wildcards.fusion} {wildcards.method} {wildcards.seed}"
     shell:
         "agm evaluate {wildcards.fusion} {wildcards.method} {wildcards.seed} 2> {log}"
 
@@ -39,5 +41,7 @@ rule evaluate_concept:
         predictions="<evaluations>/{fusion}/concepts/seed-{seed}/{modality}/predictions.parquet",
     log:
         "logs/evaluate_concept/{fusion}/{modality}/{seed}.log",
+    message:
+        "agm evaluate-concept {wildcards.fusion} {wildcards.modality} {wildcards.seed}"
     shell:
         "agm evaluate-concept {wildcards.fusion} {wildcards.modality} {wildcards.seed} 2> {log}"

@@ -11,6 +11,8 @@ rule extract:
         tensors="<data>/features/{modality}/part-{part}.parquet",
     log:
         "logs/extract/{modality}/{part}.log",
+    message:
+        "agm extract {wildcards.modality} {wildcards.part}"
     shell:
         "agm extract {wildcards.modality} {wildcards.part} 2> {log}"
 
@@ -39,5 +41,7 @@ rule shard:
         quarantine="<data>/quarantine.parquet",
     log:
         "logs/shard.log",
+    message:
+        "agm shard"
     shell:
         "agm shard 2> {log}"

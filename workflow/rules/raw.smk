@@ -14,6 +14,8 @@ rule generate:
     log:
         "logs/generate/{set}.log",
     threads: 64  # as many as there are
+    message:
+        "agm generate {wildcards.set}"
     shell:
         "agm generate {wildcards.set} 2> {log}"
 
@@ -27,6 +29,8 @@ rule list:
         files="<data>/listing.parquet",
     log:
         "logs/list.log",
+    message:
+        "agm list"
     shell:
         "agm list 2> {log}"
 
@@ -44,5 +48,7 @@ rule ingest:
     log:
         "logs/ingest.log",
     threads: 64  # as many as there are
+    message:
+        "agm ingest"
     shell:
         "agm ingest 2> {log}"

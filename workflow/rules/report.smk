@@ -30,7 +30,10 @@ rule report:
         page="reports/index.html",
         metrics="reports/metrics.json",
         results="reports/results.parquet",
+        summary="reports/summary.txt",
     log:
         "logs/report.log",
+    message:
+        "agm report"
     shell:
         "agm report 2> {log}"

@@ -13,6 +13,8 @@ rule train:
     log:
         "logs/train/{fusion}/{method}/{seed}.log",
     threads: PARAMS.trainer.threads
+    message:
+        "agm train {wildcards.fusion} {wildcards.method} {wildcards.seed}"
     shell:
         "agm train {wildcards.fusion} {wildcards.method} {wildcards.seed} 2> {log}"
 
@@ -29,5 +31,7 @@ rule concept:
     log:
         "logs/concept/{fusion}/{modality}/{seed}.log",
     threads: PARAMS.trainer.threads
+    message:
+        "agm concept {wildcards.fusion} {wildcards.modality} {wildcards.seed}"
     shell:
         "agm concept {wildcards.fusion} {wildcards.modality} {wildcards.seed} 2> {log}"

@@ -10,9 +10,10 @@ params.yaml asks for. Writes
                             accuracy in the joint model, φ) and d_<modality>, the competition strength
   reports/results.parquet   every number of every run in one long table: dataset, fusion, method or concept, seed,
                             split, metric, modality, class, value
+  reports/summary.txt       the answer and the tables of results for a terminal, which are also printed
 
-and prints the tables of results. Every number on the page is a mean over seeds of the test split with a t interval,
-and is compared with joint training by a paired test.
+Every number on the page is a mean over seeds of the test split with a t interval, and is compared with joint training
+by a paired test.
 """
 
 from typing import Any
@@ -37,7 +38,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     Raises:
         AgmError: when a result is missing, damaged or not what params.yaml asks for.
     """
-    page, metrics_file, results_file = job.outputs
+    page, metrics_file, results_file, summary = job.outputs
     study = collect(params, config.read())
     table = tidy(study)
     results = Results(table, study.baseline, params.evaluation.confidence)
@@ -48,13 +49,15 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     write_json(metrics_file, metrics(study, results))
     with replacing(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
-    print(plain(study, results, answers))
-    print(f"\nThe report: {page}")
+    text = f"{plain(study, results, answers)}\n\nThe report: {page}\n"
+    with replacing(summary) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(text, end="")
     return {
         "answers": {each.fusion: each.verdict for each in answers},
         "runs": len(study.runs),
         "rejected": study.shards["rejected"],
-        "sha256": checksums(page.parent, [metrics_file.name, results_file.name]),
+        "sha256": checksums(page.parent, [metrics_file.name, results_file.name, summary.name]),
     }
 
 
