@@ -26,7 +26,7 @@ test: install  ## the tests, without the heavy ones
 	pytest -n 2 -m "not heavy"
 
 heavy: install  ## the tests that need system services or many minutes
-	pytest -m heavy
+	pytest -m heavy --durations=10
 
 experiments: install  ## the experiments side by side, only the columns in which they differ
 	dvc exp show --only-changed --drop '.*/|.*\.d_' --keep '.*\.(accuracy|starvation)$$' --no-pager

@@ -41,13 +41,15 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 
 def _logged(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    start = last = time.monotonic()
+    start = first = last = time.monotonic()
     done = 0
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - last >= LOG_EVERY_SECONDS and done < total:
+        if done == 1:
+            first = now  # what came before is also the start of the workers, which happens once
+        elif now - last >= LOG_EVERY_SECONDS and done < total:
             last = now
-            left = (now - start) / done * (total - done)
+            left = (now - first) / (done - 1) * (total - done)
             say(f"{label}: {done}/{total}, {now - start:.0f} s, about {left:.0f} s left")
     say(f"{label}: {done}/{total} in {time.monotonic() - start:.1f} s")

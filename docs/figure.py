@@ -1,0 +1,43 @@
+"""Draw docs/demo.svg, the README's figure, from the study in this folder: `python docs/figure.py`."""
+
+import re
+from pathlib import Path
+
+from agm import config
+from agm.files import replacing
+from agm.report.collect import collect
+from agm.report.drawing import Panel
+from agm.report.figures import phi_panels
+from agm.report.results import Results, tidy
+
+WIDTH, HEIGHT, TITLE, GAP = 290, 82, 22, 12
+# As on the report's page, whose colours and fonts the panels take.
+HEAD = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}">
+<style>
+  svg {{ --sans: system-ui, sans-serif; --muted: #6a7078; --rule: #dfe1e4; color: #1c2024 }}
+  @media (prefers-color-scheme: dark) {{ svg {{ --muted: #9aa1a9; --rule: #33383e; color: #e6e8ea }} }}
+  .title {{ font: 600 13px var(--sans); fill: currentColor }}
+</style>
+"""
+
+
+def placed(panel: Panel, left: int) -> str:
+    """One panel below its title."""
+    svg = re.sub(r"^<svg", f'<svg x="{left}" y="{TITLE}" width="{WIDTH}" height="{HEIGHT}"', panel.svg)
+    return f'<text class="title" x="{left}" y="14">{panel.title}</text>\n{svg}'
+
+
+def main() -> None:
+    content = config.read()
+    params = config.check(content, config.PARAMS_FILE)
+    study = collect(params, content)
+    results = Results(tidy(study), study.baseline, params.evaluation.confidence)
+    panels = phi_panels(study, results, params.study.fusions[0])
+    width = len(panels) * (WIDTH + GAP) - GAP
+    drawn = [placed(panel, number * (WIDTH + GAP)) for number, panel in enumerate(panels)]
+    with replacing(Path("docs/demo.svg")) as temporary:
+        temporary.write_text("\n".join([HEAD.format(width=width, height=TITLE + HEIGHT), *drawn, "</svg>\n"]))
+
+
+if __name__ == "__main__":
+    main()
