@@ -12,7 +12,8 @@ from agm.report.results import Results, tidy
 
 WIDTH, HEIGHT, TITLE, GAP = 290, 82, 22, 12
 # As on the report's page, whose colours and fonts the panels take.
-HEAD = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}">
+HEAD = """\
+<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}">
 <style>
   svg {{ --sans: system-ui, sans-serif; --muted: #6a7078; --rule: #dfe1e4; color: #1c2024 }}
   @media (prefers-color-scheme: dark) {{ svg {{ --muted: #9aa1a9; --rule: #33383e; color: #e6e8ea }} }}

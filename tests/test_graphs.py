@@ -60,7 +60,7 @@ def test_snakemake(study: Study) -> None:
         assert paths(said["output"]) == {job.index, *job.outputs}
         assert said["log"] == command[2] == f"logs/{'/'.join((job.step, *job.cell))}.log"
         threads = {"train": study.graph.params.trainer.threads, "concept": study.graph.params.trainer.threads}
-        assert int(said.get("threads", 1)) == {"generate": 64, "ingest": 64, **threads}.get(job.step, 1)
+        assert int(said.get("threads", 1)) == {"generate": 64, "ingest": 64, "extract": 2, **threads}.get(job.step, 1)
     assert not jobs, "Snakemake does not plan these"
 
 

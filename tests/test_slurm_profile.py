@@ -98,7 +98,7 @@ def test_one_submission_for_each_job(submissions: dict[str, list[list[str]]]) ->
     [
         ("generate", "cpu", 60, 4000, 8, 0),
         ("ingest", "cpu", 240, 8000, 8, 0),
-        ("extract", "cpu", 240, 8000, 1, 0),
+        ("extract", "cpu", 240, 8000, 2, 0),
         ("shard", "cpu", 240, 16000, 1, 0),
         ("train", "gpu", 1440, 32000, 6, 1),
         ("concept", "gpu", 1440, 32000, 6, 1),

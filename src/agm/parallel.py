@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from agm.errors import AgmError
-from agm.progress import track
+from agm.progress import say, track
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,38 +22,78 @@ def workers() -> int:
     return max(1, int(granted)) if granted.isdecimal() else len(os.sched_getaffinity(0))
 
 
-def parallel_map(function: Callable[[T], R], items: Sequence[T], label: str, chunk: int = 8) -> Iterator[R]:
+def parallel_map(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    label: str,
+    chunk: int = 8,
+    died: Callable[[T], R] | None = None,
+) -> Iterator[R]:
     """Yield `function(item)` for every item, in the order of `items`, over `workers()` processes.
 
     `function` must be importable from its module (not a lambda); its exceptions are raised here.
+
+    Args:
+        died: what to yield for an item that kills its process, as a file may that makes a decoder crash. A single
+            worker is this process itself, and dies with it.
+
+    Raises:
+        AgmError: when a process dies and there is no `died`.
     """
-    count = min(workers(), max(1, len(items) // chunk))
-    if count == 1:
+    count = workers()
+    if count == 1 or not items:
         yield from track(map(function, items), len(items), label)
         return
+    chunks = deque(items[start : start + chunk] for start in range(0, len(items), chunk))
+    yield from track(_in_order(function, chunks, min(count, len(chunks)), died), len(items), label)
+
+
+def _in_order(
+    function: Callable[[T], R], chunks: deque[Sequence[T]], count: int, died: Callable[[T], R] | None
+) -> Iterator[R]:
+    """Results in order; few chunks are under way, so that one slow item does not pile up the others' results."""
+    pool = _pool(count)
+    under_way: deque[tuple[Sequence[T], Future[list[R]]]] = deque()
+    try:
+        while chunks or under_way:
+            try:
+                while chunks and len(under_way) < 4 * count:
+                    under_way.append((chunks[0], pool.submit(_each, function, chunks[0])))
+                    chunks.popleft()
+                results = under_way[0][1].result()
+                under_way.popleft()
+            except BrokenProcessPool:
+                # One of the items under way, nobody knows which: all are done again, the oldest of them one by one.
+                chunks.extendleft(each for each, _ in reversed(under_way))
+                under_way.clear()
+                results = list(_one_by_one(function, chunks.popleft(), died))
+                pool = _pool(count)
+            yield from results
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_by_one(function: Callable[[T], R], items: Sequence[T], died: Callable[[T], R] | None) -> Iterator[R]:
+    pool = _pool(1)
+    for item in items:
+        try:
+            yield pool.submit(function, item).result()
+        except BrokenProcessPool:
+            if died is None:
+                what = "A worker process died: it crashed, or memory ran out"
+                raise AgmError(what, fix="run it again with AGM_WORKERS=1, or with more memory") from None
+            say("a worker process died; going on without the clip that it was at")
+            yield died(item)
+            pool = _pool(1)
+    pool.shutdown()
+
+
+def _pool(count: int) -> ProcessPoolExecutor:
     # Not fork: the parent may hold threads of torch or pyarrow. What it has imported of ours is imported once for all
     # workers, for torch alone takes seconds in each.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([name for name in sys.modules if name.startswith("agm.")])
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
-        yield from track(_in_order(pool, function, items, chunk, ahead=4 * count), len(items), label)
-
-
-def _in_order(
-    pool: ProcessPoolExecutor, function: Callable[[T], R], items: Sequence[T], chunk: int, ahead: int
-) -> Iterator[R]:
-    """Results in order, with at most `ahead` chunks under way: one slow item must not pile up the others' results."""
-    waiting: deque[Future[list[R]]] = deque()
-    try:
-        for start in range(0, len(items), chunk):
-            if len(waiting) == ahead:
-                yield from waiting.popleft().result()
-            waiting.append(pool.submit(_each, function, items[start : start + chunk]))
-        while waiting:
-            yield from waiting.popleft().result()
-    except BrokenProcessPool:
-        what = "A worker process died: a decoder crashed, or memory ran out"
-        raise AgmError(what, fix="run it again with AGM_WORKERS=1 in the environment, or with more memory") from None
+    return ProcessPoolExecutor(count, mp_context=context)
 
 
 def _each(function: Callable[[T], R], items: Sequence[T]) -> list[R]:

@@ -11,6 +11,7 @@ rule extract:
         tensors="<data>/features/{modality}/part-{part}.parquet",
     log:
         "logs/extract/{modality}/{part}.log",
+    threads: 2  # processes of their own, so that a file that crashes a decoder costs one clip
     message:
         "agm extract {wildcards.modality} {wildcards.part}"
     shell:

@@ -101,7 +101,11 @@ def _loader(params: Params, modality: str, root: Path, clips: pl.DataFrame) -> t
 def _results(clips: pl.DataFrame, root: Path, load: Load, label: str) -> Iterator[np.ndarray | str]:
     """For each clip its tensor, or the reason why there is none."""
     items = [(root / path, stream) for path, stream in clips.select("path", "stream").iter_rows()]
-    return parallel_map(partial(_attempt, load=load), items, label)
+    return parallel_map(partial(_attempt, load=load), items, label, died=_fatal)
+
+
+def _fatal(item: tuple[Path, int | None]) -> str:
+    return "the decoder crashed on the file, or memory ran out"
 
 
 def _attempt(item: tuple[Path, int | None], load: Load) -> np.ndarray | str:

@@ -49,7 +49,8 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     splits = assign(clips, dataset.split)
     classes = class_names(clips)
     kinds = {name: modality.kind for name, modality in dataset.modalities.items()}
-    probes = list(parallel_map(partial(probe_clip, dataset.root, kinds), clips, "ingest", CHUNK))
+    probe = partial(probe_clip, dataset.root, kinds)
+    probes = list(parallel_map(probe, clips, "ingest", CHUNK, died=partial(_fatal, kinds)))
     manifest = _manifest(clips, splits, probes, classes, dataset)
     rejected = _rejected(clips, splits, probes)
     counts = {split: manifest["split"].eq(split).sum() for split in SPLITS}
@@ -129,6 +130,11 @@ def _rejected(
         if isinstance(found, Rejection)
     ]
     return pl.DataFrame(rows, schema=REJECTED, orient="row")
+
+
+def _fatal(kinds: dict[str, str], clip: Clip) -> Rejection:
+    """Which of the clip's files it was, is not known."""
+    return Rejection(next(iter(kinds)), "a decoder crashed on one of the clip's files, or memory ran out")
 
 
 def _check_splits(counts: dict[str, int], splits: Sequence[str], rejected: pl.DataFrame, dataset: Dataset) -> None:
