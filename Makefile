@@ -29,7 +29,8 @@ heavy: install  ## the tests that need system services or many minutes
 	pytest -m heavy --durations=10
 
 experiments: install  ## the experiments side by side, only the columns in which they differ
-	dvc exp show --only-changed --drop '.*/|.*\.d_' --keep '.*\.(accuracy|starvation)$$' --no-pager
+	@# As Markdown, because the other table drops the ends of names to fit the terminal.
+	@dvc exp show --only-changed --drop '.*/|.*\.d_' --keep '.*\.(accuracy|starvation)$$' --md
 
 lock: install  ## resolve the dependencies anew
 	uv pip compile pyproject.toml --extra dev --constraint constraints.txt --python-version 3.11 \
