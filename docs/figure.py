@@ -5,21 +5,27 @@ from pathlib import Path
 
 from agm import config
 from agm.files import replacing
+from agm.report import drawing
 from agm.report.collect import collect
 from agm.report.drawing import Panel
 from agm.report.figures import phi_panels
 from agm.report.results import Results, tidy
 
 WIDTH, HEIGHT, TITLE, GAP = 290, 82, 22, 12
-# As on the report's page, whose colours and fonts the panels take.
 HEAD = """\
 <svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}">
 <style>
-  svg {{ --sans: system-ui, sans-serif; --muted: #6a7078; --rule: #dfe1e4; color: #1c2024 }}
-  @media (prefers-color-scheme: dark) {{ svg {{ --muted: #9aa1a9; --rule: #33383e; color: #e6e8ea }} }}
-  .title {{ font: 600 13px var(--sans); fill: currentColor }}
+{colours}
+svg {{ color: var(--ink) }}
+.title {{ font: 600 13px var(--sans); fill: currentColor }}
 </style>
 """
+
+
+def page_colours() -> str:
+    """The fonts and colours of the report's page, light and dark, which the panels take."""
+    css = Path(drawing.__file__).with_name("style.css").read_text(encoding="utf-8")
+    return css[: css.index("* {")].strip()
 
 
 def placed(panel: Panel, left: int) -> str:
@@ -37,7 +43,8 @@ def main() -> None:
     width = len(panels) * (WIDTH + GAP) - GAP
     drawn = [placed(panel, number * (WIDTH + GAP)) for number, panel in enumerate(panels)]
     with replacing(Path("docs/demo.svg")) as temporary:
-        temporary.write_text("\n".join([HEAD.format(width=width, height=TITLE + HEIGHT), *drawn, "</svg>\n"]))
+        head = HEAD.format(width=width, height=TITLE + HEIGHT, colours=page_colours())
+        temporary.write_text("\n".join([head, *drawn, "</svg>\n"]))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from agm import cli, config
 from agm.config.compose import compose
@@ -55,8 +54,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def first_job(study: Path, step: str) -> str:
-    params = config.check(yaml.safe_load((study / "params.yaml").read_text()), study)
-    return next(job.command for job in Graph(params).jobs if job.step == step)
+    graph = Graph(config.load(study / "params.yaml"))
+    return next(job.command for job in graph.jobs if job.step == step)
 
 
 def run(script: str, study: Path, command: str, layers: Path) -> subprocess.CompletedProcess[str]:

@@ -20,11 +20,12 @@ from agm.config.schema import Dataset, Split
 from agm.errors import AgmError
 from agm.files import read_json
 from agm.ingest.adapters import ADAPTERS, read
-from agm.ingest.clip import SPLITS, Clip
+from agm.ingest.clip import Clip
 from agm.ingest.listing import look
 from agm.ingest.probe import Unusable, probe
 from agm.ingest.split import assign, order
 from agm.ingest.step import class_names
+from agm.tables import SPLITS
 from media import tone, write_image, write_video, write_wav
 
 REPOSITORY = Path(__file__).parents[1]

@@ -1,4 +1,6 @@
-"""The one exception that a person is meant to read."""
+"""The one exception that a person is meant to read, and how it lists much."""
+
+from collections.abc import Sequence
 
 
 class AgmError(Exception):
@@ -18,3 +20,11 @@ class AgmError(Exception):
         if fix is not None:
             lines.append(f"  fix:   {fix}")
         super().__init__("\n".join(lines))
+
+
+def listed(problems: Sequence[str], most: int) -> str:
+    """The first `most` problems, a line each, and the number of the others."""
+    lines = [f"  {problem}" for problem in problems[:most]]
+    if len(problems) > most:
+        lines.append(f"  … and {len(problems) - most} more")
+    return "\n".join(lines)

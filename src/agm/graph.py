@@ -20,15 +20,15 @@ NETWORKS = ("shard/stream.py", "tensors.py", "attribution.py", "device.py", "mod
 SCORES = ("metrics/classification.py", "metrics/competition.py")
 CODE = {
     "generate": ("generate",),
-    "list": ("ingest",),
-    "ingest": ("ingest", "media.py"),
+    "list": ("ingest", "tables.py"),
+    "ingest": ("ingest", "media.py", "tables.py"),
     "extract": ("extract", "media.py", "tensors.py"),
-    "shard": ("shard", "tensors.py"),
+    "shard": ("shard", "tables.py", "tensors.py"),
     "train": ("train", "methods", *NETWORKS),
     "concept": ("train", "methods", *NETWORKS),
     "evaluate": ("evaluate", *SCORES, *NETWORKS),
     "evaluate_concept": ("evaluate", *SCORES, *NETWORKS),
-    "report": ("report", "metrics/intervals.py"),
+    "report": ("report", "metrics/intervals.py", "tables.py"),
 }
 
 

@@ -1,5 +1,6 @@
-"""Opening containers and decoding what is sound in them, for video and audio alike; probing and extraction share it."""
+"""Opening files and decoding what is sound in them: what probing and extraction share."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -10,10 +11,32 @@ from av.container import InputContainer
 from av.frame import Frame
 from av.packet import Packet
 from av.stream import Stream
+from PIL import Image
+
+# Pillow's other formats run programs or are rarely pictures.
+IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 class Unusable(Exception):
     """Why a file cannot be used: words that a person understands, to be put after a colon."""
+
+
+@contextmanager
+def opened_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image; what Pillow raises for a damaged one is the caller's.
+
+    Raises:
+        Unusable: when it has more pixels than Pillow's limit.
+    """
+    try:
+        # A small file can claim to be a huge picture: where Pillow would warn, nothing is decoded.
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(path, formats=IMAGE_FORMATS) as image,
+        ):
+            yield image
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise Unusable(f"the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
 
 
 def open_container(path: Path) -> InputContainer:

@@ -66,26 +66,24 @@ def _in_order(
                 # One of the items under way, nobody knows which: all are done again, the oldest of them one by one.
                 chunks.extendleft(each for each, _ in reversed(under_way))
                 under_way.clear()
-                results = list(_one_by_one(function, chunks.popleft(), died))
+                results = [_alone(function, item, died) for item in chunks.popleft()]
                 pool = _pool(count)
             yield from results
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _one_by_one(function: Callable[[T], R], items: Sequence[T], died: Callable[[T], R] | None) -> Iterator[R]:
-    pool = _pool(1)
-    for item in items:
-        try:
-            yield pool.submit(function, item).result()
-        except BrokenProcessPool:
-            if died is None:
-                what = "A worker process died: it crashed, or memory ran out"
-                raise AgmError(what, fix="run it again with AGM_WORKERS=1, or with more memory") from None
-            say("a worker process died; going on without the clip that it was at")
-            yield died(item)
-            pool = _pool(1)
-    pool.shutdown()
+def _alone(function: Callable[[T], R], item: T, died: Callable[[T], R] | None) -> R:
+    """`function(item)` in a process that it may kill."""
+    try:
+        with _pool(1) as pool:
+            return pool.submit(function, item).result()
+    except BrokenProcessPool:
+        if died is None:
+            what = "A worker process died: it crashed, or memory ran out"
+            raise AgmError(what, fix="run it again with AGM_WORKERS=1, or with more memory") from None
+        say("a worker process died; going on without the clip that it was at")
+        return died(item)
 
 
 def _pool(count: int) -> ProcessPoolExecutor:

@@ -9,7 +9,7 @@ import subprocess
 
 from agm import config, provenance
 from agm.engines.tools import call, leftovers
-from agm.errors import AgmError
+from agm.errors import AgmError, listed
 from agm.files import sha256
 from agm.graph import Graph, Job
 from agm.progress import say
@@ -53,9 +53,8 @@ def outdated(jobs: list[Job], content: dict) -> dict[str, str]:
 
 def _refuse_outdated(made: list[Job], content: dict) -> None:
     if reasons := outdated(made, content):
-        lines = [f"  `{command}`: {reason}" for command, reason in reasons.items()]
-        shown = "\n".join(lines[:SHOWN] + ([f"  and {len(lines) - SHOWN} more"] if lines[SHOWN:] else []))
-        raise AgmError(f"These results are out of date:\n{shown}", fix="run `snakemake` first")
+        problems = [f"`{command}`: {reason}" for command, reason in reasons.items()]
+        raise AgmError(f"These results are out of date:\n{listed(problems, SHOWN)}", fix="run `snakemake` first")
 
 
 def _save(name: str, replace: bool) -> None:

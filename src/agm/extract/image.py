@@ -1,13 +1,12 @@
 """Images to uint8 [channels, size, size]."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from agm.config.schema import ImageFeatures
-from agm.media import Unusable
+from agm.media import Unusable, opened_image
 from agm.tensors import Feature
 
 
@@ -23,14 +22,8 @@ def load(path: Path, stream: None, settings: ImageFeatures) -> np.ndarray:
         Unusable: when the file is no image, is damaged or is larger than Pillow's limit.
     """
     try:
-        # A small file can claim to be a huge picture: where Pillow would warn, nothing is decoded.
-        with (
-            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(path) as image,
-        ):
+        with opened_image(path) as image:
             upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB" if settings.channels == 3 else "L")
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise Unusable(f"the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise Unusable(f"the image cannot be decoded: {error}") from None
     square = ImageOps.fit(upright, (settings.size, settings.size), Image.Resampling.BICUBIC)

@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agm.config.schema import Dataset
-from agm.errors import AgmError
+from agm.errors import AgmError, listed
 
-SPLITS = ("train", "val", "test")
 SHOWN = 10
 
 
@@ -15,7 +14,7 @@ class Clip:
     """One clip of the annotations.
 
     Attributes:
-        split: one of `SPLITS`, or None where the annotations leave it to the program.
+        split: one of `agm.tables.SPLITS`, or None where the annotations leave it to the program.
         label: the class: a name, or an integer as canonical decimal digits.
         group: what must not be in two splits (a speaker, say); None where the data set names no groups.
         files: the path of each modality's file, relative to the data set's root; a modality that the clip lacks is
@@ -50,9 +49,5 @@ def refuse(problems: Sequence[str], where: object, fix: str) -> None:
     Raises:
         AgmError: with the first problems and the number of the others.
     """
-    if not problems:
-        return
-    lines = [f"  {problem}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"  … and {len(problems) - SHOWN} more")
-    raise AgmError("The annotations cannot be used:\n" + "\n".join(lines), where=where, fix=fix)
+    if problems:
+        raise AgmError(f"The annotations cannot be used:\n{listed(problems, SHOWN)}", where=where, fix=fix)

@@ -4,7 +4,6 @@ The answer costs the header and the first frame, or the first packet of sound: a
 probe cannot see, damage further on, is found when the features are extracted.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,15 +12,13 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.stream import Disposition, Stream
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from agm.ingest.clip import Clip
-from agm.media import Unusable, open_container, told
+from agm.media import IMAGE_FORMATS, Unusable, open_container, opened_image, told
 
 # A text beyond this is not what its column says, and would fill the memory; for images Pillow has a limit.
 MOST_TEXT_BYTES = 16 * 2**20
-# Pillow's other formats run programs or are rarely pictures.
-IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -130,15 +127,12 @@ def _missing_bytes(path: Path, size: int) -> int:
 
 def _image(path: Path, size: int) -> Media:
     try:
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
-                image.verify()  # checksums, where the format has them; the file must be opened anew after it
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
-                image.load()
+        with opened_image(path) as image:
+            image.verify()  # checksums, where the format has them; the file must be opened anew after it
+        with opened_image(path) as image:
+            image.load()
     except UnidentifiedImageError:
         raise Unusable(f"not an image ({', '.join(IMAGE_FORMATS)}), or damaged") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise Unusable(f"the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except (OSError, SyntaxError) as error:  # what Pillow raises for damaged content
         raise Unusable(f"the image is damaged: {told(error)}") from None
     return Media()

@@ -23,14 +23,14 @@ from agm.errors import AgmError
 from agm.files import checksums, read_json, replacing, verify
 from agm.graph import Job
 from agm.ingest.adapters import read
-from agm.ingest.clip import SPLITS, Clip
+from agm.ingest.clip import Clip
 from agm.ingest.listing import look
 from agm.ingest.probe import Media, Rejection, probe_clip
 from agm.ingest.split import assign, order
 from agm.parallel import parallel_map
 from agm.progress import say
+from agm.tables import QUARANTINE, SPLITS
 
-REJECTED = {name: pl.String for name in ("clip_id", "split", "modality", "step", "reason", "path")}
 CHUNK = 32
 
 
@@ -129,7 +129,7 @@ def _rejected(
         for clip, split, found in zip(clips, splits, probes, strict=True)
         if isinstance(found, Rejection)
     ]
-    return pl.DataFrame(rows, schema=REJECTED, orient="row")
+    return pl.DataFrame(rows, schema=QUARANTINE, orient="row")
 
 
 def _fatal(kinds: dict[str, str], clip: Clip) -> Rejection:

@@ -67,11 +67,9 @@ def competition_strength(
 
 def residuals(fit: tuple[Array, Array], test: tuple[Array, Array], alpha: float | None) -> tuple[Array, float]:
     """E = ridge(Z) − Y on the test clips, `[N, C]` float64, and the penalty of that ridge."""
-    features, outputs = (each.astype(np.float64) for each in fit)
-    if alpha is None:
-        alpha = float(RidgeCV(PENALTIES).fit(features, outputs).alpha_)
-    ridge = Ridge(alpha).fit(features, outputs)
-    return ridge.predict(test[0].astype(np.float64)) - test[1], alpha
+    ridge = RidgeCV(PENALTIES) if alpha is None else Ridge(alpha)
+    ridge.fit(*(each.astype(np.float64) for each in fit))
+    return ridge.predict(test[0].astype(np.float64)) - test[1], float(ridge.alpha_ if alpha is None else alpha)
 
 
 def strength(residual: Array, outputs: Array) -> tuple[float, int]:

@@ -8,7 +8,7 @@ import polars as pl
 
 from agm import config, provenance
 from agm.config import Params
-from agm.errors import AgmError
+from agm.errors import AgmError, listed
 from agm.files import read_json, verify
 from agm.graph import Graph, Job
 
@@ -84,16 +84,13 @@ def collect(params: Params, content: dict[str, Any]) -> Study:
 
 def _refuse(graph: Graph, content: dict[str, Any]) -> None:
     """An old result must never pass for a new one, by whatever way the files got here."""
-    problems = [f"  `{job.command}`: {reason}" for job in graph.jobs if (reason := _reason(job, content)) is not None]
-    if not problems:
-        return
-    more = [f"  … and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
-    lines = "\n".join(problems[:LISTED] + more)
-    raise AgmError(
-        f"Results are missing or are not what the parameters ask for:\n{lines}",
-        where=config.PARAMS_FILE,
-        fix="`snakemake` or `dvc repro` rebuilds them; by hand: those commands, then what depends on them",
-    )
+    problems = [f"`{job.command}`: {reason}" for job in graph.jobs if (reason := _reason(job, content)) is not None]
+    if problems:
+        raise AgmError(
+            f"Results are missing or are not what the parameters ask for:\n{listed(problems, LISTED)}",
+            where=config.PARAMS_FILE,
+            fix="`snakemake` or `dvc repro` rebuilds them; by hand: those commands, then what depends on them",
+        )
 
 
 def _reason(job: Job, content: dict[str, Any]) -> str | None:

@@ -30,7 +30,7 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
         lstrip_blocks=True,
     )
     loader.filters["count"] = count
-    names = study.params.study
+    names, alpha = study.params.study, study.params.evaluation.ridge_alpha
     fusions = [_fusion(study, results, each) for each in answers]
     return loader.get_template("page.html.j2").render(
         css=(FOLDER / "style.css").read_text(encoding="utf-8"),
@@ -43,7 +43,7 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
         confidence=percent(study.params.evaluation.confidence),
         selection={"accuracy": "highest accuracy", "loss": "lowest loss"}[study.params.trainer.select],
         seeds=count(len(names.seeds), "seed"),
-        penalty="chosen by leave-one-out" if (alpha := study.params.evaluation.ridge_alpha) is None else f"{alpha:g}",
+        penalty="chosen by leave-one-out" if alpha is None else f"{alpha:g}",
         used=sum(split["rows"] for split in study.shards["splits"].values()),
         many=MANY_CLASSES,
         fusions=fusions,

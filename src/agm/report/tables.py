@@ -9,8 +9,7 @@ from agm.metrics.intervals import Difference
 from agm.report.collect import Run, Study
 from agm.report.results import Results, Values
 from agm.report.text import NOTHING, compact, interval, number, p_value, percent, signed
-
-SPLITS = ("train", "val", "test")
+from agm.tables import QUARANTINE, SPLITS
 
 
 @dataclass(frozen=True)
@@ -182,8 +181,7 @@ def reasons(study: Study, most: int) -> Table:
 
 def quarantined(study: Study, most: int) -> Table:
     """The first clips that were put aside."""
-    columns = ("clip_id", "split", "modality", "step", "reason", "path")
-    shown = study.quarantine.select(columns).head(most)
+    shown = study.quarantine.select(*QUARANTINE).head(most)
     rows = tuple(tuple(Cell(value or NOTHING) for value in row) for row in shown.iter_rows())
     called = ("clip", "split", "modality", "step", "reason", "file")
     return Table("Clips put aside", called, rows, words=frozenset(range(1, 6)))

@@ -27,10 +27,8 @@ from agm.errors import AgmError
 from agm.graph import Graph, Job
 from agm.progress import track
 from agm.shard.statistics import Moments
+from agm.tables import QUARANTINE, SPLITS
 from agm.tensors import Feature
-
-SPLITS = ("train", "val", "test")
-QUARANTINE = dict.fromkeys(("clip_id", "split", "modality", "step", "reason", "path"), pl.String)
 
 
 class SplitWriter:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from agm.config.schema import Dataset
 from agm.ingest.adapters.table import FIX, Row, rows
-from agm.ingest.clip import SPLITS, Adapter, Clip, refuse
+from agm.ingest.clip import Adapter, Clip, refuse
+from agm.tables import SPLITS
 
 # Ids become file names in users' hands, so nothing that a file system or a shell trips over.
 UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
