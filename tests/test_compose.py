@@ -102,6 +102,8 @@ def test_dvc_composes_the_same_bytes(tmp_path: Path, overrides: list[str]) -> No
         (["study=spoken_digits"], "dataset.root"),
         (["study=nonsense"], "nonsense"),
         (["+methods.umt={name: umt, weight: 1.0}"], "'umt' belongs under taught"),
+        (["method=[]"], "study.methods: there is none"),
+        (["method=[umt]"], "study.taught: ['umt'] read the run of plain joint training"),
         (["method=[agm,umt]"], "study.taught: ['umt'] read the run of plain joint training"),
         (["method=[joint,mmcosine]", "fusion=[early]"], "methods.mmcosine with fusions.early: its cosines"),
         (

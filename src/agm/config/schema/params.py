@@ -77,6 +77,8 @@ class Params(Block):
                 problems.append(f"study.{key}: an entry is there twice: {values}")
         if "concepts" in self.study.compared:
             problems.append("study.methods: 'concepts' is the folder of the mono-modal concepts; choose another name")
+        if not self.study.compared:
+            problems.append("study.methods: there is none; 'joint' is what the others are compared with")
         joint = self.methods.get("joint")
         if self.study.taught and ("joint" not in self.study.methods or joint is None or joint.name != "joint"):
             problems.append(

@@ -64,7 +64,7 @@ class Study(Block):
 
     name: Name
     fusions: list[Name] = Field(min_length=1)
-    methods: list[Name] = Field(min_length=1)
+    methods: list[Name]
     taught: list[Name] = Field(default=[])
     """Methods that read finished runs of the same fusion and seed: the concepts and plain joint training."""
     modalities: list[Name] = Field(min_length=1)
