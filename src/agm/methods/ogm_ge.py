@@ -39,9 +39,10 @@ def noise_like(gradients: list[Tensor]) -> list[Tensor]:
     """N(0, σ²) in the shape of each tensor, σ being its standard deviation + 1e-8."""
     sizes = [gradient.numel() for gradient in gradients]
     # One draw and one product for all of them: on a GPU a launch for each costs more than the arithmetic.
-    sigma = torch.cat([spread(gradient).expand(size) for gradient, size in zip(gradients, sizes, strict=True)])
-    noise = torch.randn_like(sigma).mul_(sigma).split(sizes)
-    return [part.view_as(gradient) for part, gradient in zip(noise, gradients, strict=True)]
+    drawn = torch.randn(sum(sizes), dtype=gradients[0].dtype, device=gradients[0].device).split(sizes)
+    noise = [part.view_as(gradient) for part, gradient in zip(drawn, gradients, strict=True)]
+    torch._foreach_mul_(noise, [spread(gradient) for gradient in gradients])
+    return noise
 
 
 def spread(gradient: Tensor) -> Tensor:
