@@ -27,24 +27,17 @@ class OgmGe(Ogm):
 
     config: Config
 
+    @torch.no_grad()
     def modulate(self, model: MultimodalModel, coefficient: Tensor) -> None:
         gradients = [weight.grad for weight in model.encoders.parameters() if weight.grad is not None]
-        noise = noise_like(gradients)
+        sigmas = spreads(gradients)
         super().modulate(model, coefficient)
-        torch._foreach_add_(gradients, noise)
+        # One tensor's noise at a time: that of all weights would take as much memory as they do, anew in each step.
+        for gradient, sigma in zip(gradients, sigmas, strict=True):
+            gradient.addcmul_(torch.randn_like(gradient), sigma)
 
 
-@torch.no_grad()
-def noise_like(gradients: list[Tensor]) -> list[Tensor]:
-    """N(0, σ²) in the shape of each tensor, σ being its standard deviation + 1e-8."""
-    sizes = [gradient.numel() for gradient in gradients]
-    # One draw and one product for all of them: on a GPU a launch for each costs more than the arithmetic.
-    drawn = torch.randn(sum(sizes), dtype=gradients[0].dtype, device=gradients[0].device).split(sizes)
-    noise = [part.view_as(gradient) for part, gradient in zip(drawn, gradients, strict=True)]
-    torch._foreach_mul_(noise, [spread(gradient) for gradient in gradients])
-    return noise
-
-
-def spread(gradient: Tensor) -> Tensor:
-    """The standard deviation of all entries + 1e-8, a scalar; one entry has none."""
-    return (gradient.std() if gradient.numel() > 1 else gradient.new_zeros(())) + 1e-8
+def spreads(gradients: list[Tensor]) -> list[Tensor]:
+    """σ of each tensor, a scalar: the standard deviation of its entries + 1e-8; one entry has none."""
+    found = [each.std() if each.numel() > 1 else each.new_zeros(()) for each in gradients]
+    return torch._foreach_add(found, 1e-8)
