@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agm import cli, config
-from agm.config.compose import compose
+from agm.compose import compose
 from agm.graph import Graph
 from clone import ROOT
 

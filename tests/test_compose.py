@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from agm import config, methods
+from agm.compose import compose
 from agm.config import schema
-from agm.config.compose import compose
 from agm.errors import AgmError
 from clone import ROOT, Clone
 

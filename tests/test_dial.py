@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agm.cli import main
-from agm.config.compose import compose
+from agm.compose import compose
 from agm.config.schema import Dial
 from agm.generate import dial
 from agm.generate.mp4 import encode

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agm import cli, config
-from agm.config.compose import compose
+from agm.compose import compose
 from agm.graph import CODE, Graph
 from clone import ROOT
 

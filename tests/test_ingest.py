@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agm.cli import main
-from agm.config.compose import compose
+from agm.compose import compose
 from agm.config.schema import Dataset, Split
 from agm.errors import AgmError
 from agm.files import read_json

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from agm import config, methods
+from agm.compose import compose
 from agm.config import Params
-from agm.config.compose import compose
 from agm.extract import audio, image, sequence, video
 from agm.methods import build_method
 from agm.models import MultimodalModel, build_joint

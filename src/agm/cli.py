@@ -93,7 +93,7 @@ def _parser(asked_for: str) -> argparse.ArgumentParser:
         for argument in cell:
             command.add_argument(argument)
         command.set_defaults(run=_step, step=step, cell=cell)
-    compose = add("compose", "agm.config.compose", "write params.yaml from the groups in params/")
+    compose = add("compose", "agm.compose", "write params.yaml from the groups in params/")
     compose.add_argument("overrides", nargs="*", help="Hydra overrides, such as study=demo methods.agm.alpha=2")
     compose.set_defaults(run=_compose)
     record = add("record", "agm.engines.record", "after Snakemake: commit the results to DVC, save the experiment")
@@ -130,7 +130,7 @@ def _step(options: argparse.Namespace) -> None:
 
 
 def _compose(options: argparse.Namespace) -> None:
-    from agm.config.compose import compose
+    from agm.compose import compose
 
     compose(options.overrides)
 
