@@ -15,7 +15,7 @@ def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GRO
     Raises:
         AgmError: for an unknown group or key, or a combination that the schema refuses.
     """
-    # DVC's own function, so that its bytes are ours. Imported late: it takes a second.
+    # DVC's own function, so that its bytes are ours. Imported late, as the methods are: together they take seconds.
     from dvc.utils.hydra import compose_and_dump
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -31,7 +31,7 @@ from torch.nn.functional import cross_entropy
 
 from agm.attribution import mono_modal_logits
 from agm.config import schema
-from agm.methods.method import Data, Method, Network, Past
+from agm.methods.method import Data, Method, Network, Past, gradients
 from agm.methods.ogm import label_scores
 from agm.models.multimodal import Inputs, MultimodalModel
 
@@ -123,10 +123,10 @@ def leads(score: Tensor) -> Tensor:
 
 def squared(encoder: nn.Module, like: Tensor) -> Tensor:
     """‖∇θ‖² over all weights of an encoder, a scalar of the type and on the device of `like`."""
-    gradients = [weight.grad for weight in encoder.parameters() if weight.grad is not None]
-    if not gradients:
+    found = gradients(encoder.parameters())
+    if not found:
         return like.new_zeros(())
-    return torch.stack(torch._foreach_norm(gradients)).to(like.dtype).square().sum()
+    return torch.stack(torch._foreach_norm(found)).to(like.dtype).square().sum()
 
 
 @torch.no_grad()

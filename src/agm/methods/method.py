@@ -9,7 +9,7 @@ each batch the loop does
 so most methods override `loss`, and those that change gradients `backward`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -148,13 +148,18 @@ class Windowed(Method):
         raise NotImplementedError
 
 
+def gradients(weights: Iterable[nn.Parameter]) -> list[Tensor]:
+    """The gradients of those of the weights that have one: what is frozen or took no part has none."""
+    return [weight.grad for weight in weights if weight.grad is not None]
+
+
 @torch.no_grad()
 def scale_gradients(model: MultimodalModel, factors: Tensor) -> None:
     """Multiply the gradients of modality m's encoder by `factors[m]`, `[M]`, without waiting for the device."""
     for encoder, factor in zip(model.encoders.values(), factors, strict=True):
-        gradients = [weight.grad for weight in encoder.parameters() if weight.grad is not None]
-        if gradients:
-            torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
+        found = gradients(encoder.parameters())
+        if found:
+            torch._foreach_mul_(found, factor.to(found[0].dtype))
 
 
 def pooled(feature: Tensor) -> Tensor:

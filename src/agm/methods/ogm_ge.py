@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from agm.methods.method import gradients
 from agm.methods.ogm import Ogm
 from agm.models.multimodal import MultimodalModel
 
@@ -29,15 +30,15 @@ class OgmGe(Ogm):
 
     @torch.no_grad()
     def modulate(self, model: MultimodalModel, coefficient: Tensor) -> None:
-        gradients = [weight.grad for weight in model.encoders.parameters() if weight.grad is not None]
-        sigmas = spreads(gradients)
+        found = gradients(model.encoders.parameters())
+        sigmas = spreads(found)
         super().modulate(model, coefficient)
         # One tensor's noise at a time: that of all weights would take as much memory as they do, anew in each step.
-        for gradient, sigma in zip(gradients, sigmas, strict=True):
+        for gradient, sigma in zip(found, sigmas, strict=True):
             gradient.addcmul_(torch.randn_like(gradient), sigma)
 
 
-def spreads(gradients: list[Tensor]) -> list[Tensor]:
+def spreads(tensors: list[Tensor]) -> list[Tensor]:
     """σ of each tensor, a scalar: the standard deviation of its entries + 1e-8; one entry has none."""
-    found = [each.std() if each.numel() > 1 else each.new_zeros(()) for each in gradients]
-    return torch._foreach_add(found, 1e-8)
+    deviations = [each.std() if each.numel() > 1 else each.new_zeros(()) for each in tensors]
+    return torch._foreach_add(deviations, 1e-8)

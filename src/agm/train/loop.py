@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from agm.attribution import evaluating, mono_modal_responses
 from agm.config import schema
 from agm.errors import AgmError
-from agm.methods.method import Batch, Method
+from agm.methods.method import Batch, Method, gradients
 from agm.models import MultimodalModel
 from agm.models.multimodal import Inputs
 from agm.progress import track
@@ -182,14 +182,14 @@ def clip_gradients(classifiers: list[nn.Linear], weights: list[nn.Parameter], li
 
     The published rule, for every method alike; decided on the device, without waiting for it.
     """
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
-    classifier = [layer.weight.grad for layer in classifiers if layer.weight.grad is not None]
+    classifier = gradients(layer.weight for layer in classifiers)
     if not classifier:
         return
     largest = torch.stack([gradient.abs().amax() for gradient in classifier]).amax()
-    norm = torch.nn.utils.get_total_norm(gradients)
+    found = gradients(weights)
+    norm = torch.nn.utils.get_total_norm(found)
     scale = torch.where(largest > limit, (limit / (norm + 1e-6)).clamp_max(1.0), 1.0)
-    torch._foreach_mul_(gradients, scale)
+    torch._foreach_mul_(found, scale)
 
 
 def select_epoch(history: list[dict[str, Any]], by: str) -> int:
