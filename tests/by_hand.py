@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterator
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -11,6 +12,8 @@ from torch.nn.functional import cross_entropy
 from agm.methods import Method
 from agm.methods.method import Batch
 from agm.models.multimodal import MultimodalModel
+from networks import small_method
+from reference import SlowAgm
 
 
 class Clips:
@@ -36,6 +39,32 @@ def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
 
 def close(found: object, wanted: object, tolerance: float = 1e-10) -> None:
     torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+
+
+def agm_equals_the_reference(
+    fast: MultimodalModel, batches: list[tuple[dict[str, Tensor], Tensor]], alpha: float, bound: float | None
+) -> None:
+    """Losses, coefficients, every gradient and every statistic of AGM, step by step."""
+    slow = copy.deepcopy(fast)
+    method, reference = small_method("agm", fast, alpha=alpha, bound=bound), SlowAgm(alpha, bound)
+    for step, (inputs, labels) in enumerate(batches):
+        fast.train().zero_grad()
+        slow.zero_grad()
+        torch.manual_seed(step)
+        loss = method.loss(fast, inputs, labels)
+        loss.backward()
+        torch.manual_seed(step)
+        _, kappa, wanted_loss = reference.step(slow, inputs, labels)
+        close(loss, wanted_loss, 1e-12)
+        found = {name: method.diagnostics[f"kappa_{name}"].item() for name in kappa}
+        assert found == pytest.approx(kappa, rel=1e-10)
+        assert step == 0 or any(abs(value - 1) > 1e-3 for value in kappa.values())
+        wanted = gradients(slow)
+        assert gradients(fast).keys() == wanted.keys()
+        for name, gradient in gradients(fast).items():
+            close(gradient, wanted[name], 1e-9)
+        for value, other in zip(fast.state_dict().values(), slow.state_dict().values(), strict=True):
+            close(value, other, 1e-12)
 
 
 def step_of(method: Method, model: MultimodalModel, inputs: dict, labels: Tensor, seed: int = 0) -> Tensor:

@@ -1,6 +1,7 @@
 """AGM: equal to the slow reference, and the paper's invariants."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -9,46 +10,19 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+import by_hand
 from agm.attribution import coalitions, evaluating, mono_modal_responses, shapley_weights
 from agm.methods.agm import coefficients, ratios
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import MultimodalModel
+from by_hand import agm_equals_the_reference, gradients
 from networks import FUSIONS, small_batch, small_method, small_model
-from reference import SlowAgm, masked_passes, shapley
+from reference import masked_passes, shapley
 
 CASES = [(fusion, count) for fusion in FUSIONS for count in (2, 3)]
 
 
-def gradients(model):
-    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
-
-
-def close(found, wanted, tolerance=1e-12):
-    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
-
-
-def agm_equals_the_reference(fast, batches, alpha, bound):
-    """Outputs, coefficients, every gradient and every statistic, step by step."""
-    slow = copy.deepcopy(fast)
-    method, reference = small_method("agm", fast, alpha=alpha, bound=bound), SlowAgm(alpha, bound)
-    for step, (inputs, labels) in enumerate(batches):
-        fast.train().zero_grad()
-        slow.zero_grad()
-        torch.manual_seed(step)
-        loss = method.loss(fast, inputs, labels)
-        loss.backward()
-        torch.manual_seed(step)
-        _, kappa, wanted_loss = reference.step(slow, inputs, labels)
-        close(loss, wanted_loss)
-        found = {name: method.diagnostics[f"kappa_{name}"].item() for name in kappa}
-        assert found == pytest.approx(kappa, rel=1e-10)
-        assert step == 0 or any(abs(value - 1) > 1e-3 for value in kappa.values())
-        wanted = gradients(slow)
-        assert gradients(fast).keys() == wanted.keys()
-        for name, gradient in gradients(fast).items():
-            close(gradient, wanted[name], 1e-9)
-        for (name, value), other in zip(fast.state_dict().items(), slow.state_dict().values(), strict=True):
-            close(value, other), name
+close = partial(by_hand.close, tolerance=1e-12)
 
 
 @pytest.mark.parametrize(("fusion", "count"), CASES)

@@ -110,6 +110,10 @@ def test_dvc_composes_the_same_bytes(tmp_path: Path, overrides: list[str]) -> No
             ["study=ave", "dataset.root=raw", "method=[joint,ogm]"],
             "methods.ogm: it acts on the weights of the encoders",
         ),
+        (
+            ["study=ave", "dataset.root=raw", "method=[joint,greedy]"],
+            "methods.greedy: it acts on the weights of the encoders",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_and_nothing_written(tmp_path: Path, overrides: list[str], said: str) -> None:

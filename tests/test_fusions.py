@@ -11,10 +11,9 @@ from agm.config import schema
 from agm.models.encoders import Identity, SequenceTransformer
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import MultimodalModel
-from by_hand import close
+from by_hand import agm_equals_the_reference, close
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 from plain import attention, both_ways, linear, normal
-from test_agm import agm_equals_the_reference
 from test_synchronisation import Refusing, RefusingConstants
 
 PSP = schema.Psp(name="psp", regions=3, attention=4, hidden=3, fused=5, threshold=0.2, dropout=0.2)
