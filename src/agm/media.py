@@ -52,7 +52,9 @@ def opened_array(path: Path) -> np.ndarray:
             raise Unusable("not an array in NumPy's .npy format, or damaged")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # the parser of headers fails in many ways on damaged ones
         raise Unusable(f"the array is truncated, damaged or made of Python objects: {told(error)}") from None
     if array.dtype.kind not in "fiu":
         raise Unusable(f"the array holds {array.dtype}, not integers or floating-point numbers")

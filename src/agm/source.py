@@ -1,0 +1,48 @@
+"""Where one modality of one clip lies: a file, part of a file, or text that stands in the annotations."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one modality of one clip lies.
+
+    Attributes:
+        path: the file, relative to the data set's root; None for text that the annotations hold themselves.
+        stream: index of the stream in a video or sound file; known after the file was probed.
+        member: which part of a file that holds many clips (`agm.packed`): the row of an array in a .npy file, a path
+            of keys in an HDF5 file or a pickle.
+        start: seconds at which the clip begins in the file; None at its beginning.
+        end: seconds at which the clip ends in the file; None at its end.
+        half: "left" or "right": the half of the picture that shows the clip; None for all of it.
+        text: the text, where the annotations hold it.
+    """
+
+    path: str | None = None
+    stream: int | None = None
+    member: str | None = None
+    start: float | None = None
+    end: float | None = None
+    half: str | None = None
+    text: str | None = None
+
+    def below(self, root: str | Path) -> "Source":
+        """The same with the file's path below `root`."""
+        return self if self.path is None else replace(self, path=str(Path(root, self.path)))
+
+
+STRUCT = pl.Struct(
+    {
+        "path": pl.String,
+        "stream": pl.Int64,
+        "member": pl.String,
+        "start": pl.Float64,
+        "end": pl.Float64,
+        "half": pl.String,
+        "text": pl.String,
+    }
+)
+"""A `Source` in a table: the type of a column that is named after its modality."""

@@ -1,0 +1,155 @@
+"""Read a pickle that holds nothing but plain values and NumPy arrays, and run nothing of it.
+
+A pickle is a program, which may call whatever it names. Here it gets nothing by name but what stands in `STAND_INS`:
+functions of this module in the place of those with which NumPy writes arrays, and Python its sets and bytes. All else
+is refused, unseen. (A file made for it can still take much time and memory.)
+"""
+
+import mmap
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from agm.errors import AgmError
+
+FIX = "it may be damaged; or, if you trust who made it, save its arrays anew, as .npy or .h5"
+NUMBERS = re.compile(r"[<>|=]?(b1|i[1248]|u[1248]|f[248]|[SU][1-9][0-9]{0,5})")
+OBJECTS = ("O", "O4", "O8", "|O")
+
+
+class Refused(Exception):
+    """What the file holds that is not read here."""
+
+
+def load(path: str | Path) -> Any:
+    """The value in a pickle: None, bool, int, float, str, bytes, list, tuple, dict, set, NumPy arrays and scalars.
+
+    Text of Python 2 is read as Latin-1.
+
+    Raises:
+        AgmError: when the file is damaged, or names anything else.
+    """
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _Unpickler(content, encoding="latin1").load()
+    except Refused as error:
+        raise AgmError(f"The pickle is refused: {error}", where=path, fix=FIX) from None
+    except OSError:
+        raise
+    except Exception as error:  # a damaged program fails in any way
+        raise AgmError(f"The pickle is damaged: {error or type(error).__name__}", where=path, fix=FIX) from None
+
+
+# Python's own in Python: the one in C keeps values by number in a table as long as the largest number, so that one
+# damaged byte can fill the memory.
+class _Unpickler(pickle._Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return STAND_INS[f"{module}.{name}"]
+        except KeyError:
+            said = f"{module}.{name}"[:100]
+            raise Refused(f"it names {said}, which is neither a plain value nor an array") from None
+
+
+class _StandIn:
+    """What a pickle gets for a name: something to call, of which nothing can be changed."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
+
+    def __setstate__(self, state: Any) -> NoReturn:
+        raise Refused("it changes a function")
+
+
+class _Dtype:
+    """The type of an array's values."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        name = name.decode("ascii") if isinstance(name, bytes) else name
+        if name not in OBJECTS and not NUMBERS.fullmatch(name):
+            raise Refused(f"it holds an array of {name[:40]!r}, and only numbers and text are read")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: Any) -> None:
+        # Behind them: size, alignment and flags, which follow from the name; then metadata, which can hold anything.
+        _, order, subarray, names, fields, *rest = state
+        if subarray is not None or names is not None or fields is not None or any(rest[3:]):
+            raise Refused("it holds an array of records, or with metadata")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array(np.ndarray):
+    """An array that is still empty: its values follow."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, fortran, content = state
+        if kind.dtype.hasobject != (type(content) is list):
+            raise Refused("its arrays do not hold what they say")
+        content = content.encode("latin-1") if isinstance(content, str) else content
+        super().__setstate__((1, shape, kind.dtype, bool(fortran), content))
+
+
+def _reconstruct(kind: Any, *_: Any) -> _Array:
+    if kind is not STAND_INS["numpy.ndarray"]:
+        raise Refused("it holds a subclass of NumPy's array")
+    return np.ndarray.__new__(_Array, 0, np.int8)
+
+
+def _scalar(kind: _Dtype, content: Any) -> Any:
+    return _frombuffer(content, kind, (), "C")[()]
+
+
+def _frombuffer(content: Any, kind: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    content = content.encode("latin-1") if isinstance(content, str) else content
+    return np.frombuffer(content, kind.dtype).reshape(shape, order=order)
+
+
+def _encode(text: str, codec: str) -> bytes:
+    """How Python 3 writes bytes for Python 2."""
+    if codec not in ("latin1", "latin-1"):
+        raise Refused("it encodes text in another way than as Latin-1")
+    return text.encode("latin-1")
+
+
+def _never(*_: Any) -> NoReturn:
+    raise Refused("it makes an array in another way than NumPy does")
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+STAND_INS = {
+    name: _StandIn(call)
+    for name, call in {
+        "numpy.dtype": _Dtype,
+        "numpy.ndarray": _never,
+        "_codecs.encode": _encode,
+        **{
+            f"{core}.{name}": call
+            for core in ("numpy.core", "numpy._core")
+            for name, call in {
+                "multiarray._reconstruct": _reconstruct,
+                "multiarray.scalar": _scalar,
+                "numeric._frombuffer": _frombuffer,
+            }.items()
+        },
+        **{
+            f"{builtins}.{name}": call
+            for builtins in ("builtins", "__builtin__")
+            for name, call in {"bytes": _no_bytes, "set": set, "frozenset": frozenset}.items()
+        },
+    }.items()
+}
+"""What a pickle may name, and what it gets for it."""
