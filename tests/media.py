@@ -26,7 +26,8 @@ def write_video(
     rotation: int = 0,
     picture: np.ndarray | None = None,
 ) -> Path:
-    """Write `frames` frames, number k uniformly of gray STEP·k (or all `picture`, uint8 [height, width]).
+    """Write `frames` frames, number k uniformly of gray STEP·k (or all `picture`, uint8 [height, width],
+    or one each, uint8 [frames, height, width]).
 
     `sound`, float [samples] at `sound_rate` in [-1, 1], adds an AAC stream.
     """
@@ -38,6 +39,7 @@ def write_video(
         audio = None if sound is None else file.add_stream("aac", rate=sound_rate, layout="mono")
         for number in range(frames):
             values = np.full(size[::-1], STEP * number % 256, np.uint8) if picture is None else picture
+            values = values[number] if values.ndim == 3 else values
             frame = av.VideoFrame.from_ndarray(np.repeat(values[:, :, None], 3, axis=2), "rgb24")
             frame.pts, frame.time_base = number, Fraction(1, rate)
             file.mux(stream.encode(frame))

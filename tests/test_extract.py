@@ -4,7 +4,7 @@ import json
 import math
 import os
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ from agm.files import sha256, write_json
 from agm.graph import Graph
 from agm.media import Unusable
 from agm.parallel import parallel_map
+from agm.source import STRUCT, Source
 from agm.tensors import Feature
 from media import STEP, levels, tone, write_image, write_video, write_wav
 
@@ -43,13 +44,13 @@ def gray(frames: int = 4, rate: float | None = None, size: int = 16, channels: i
     [(12, 1, [6]), (12, 3, [2, 6, 10]), (12, 12, list(range(12))), (3, 5, [0, 0, 1, 2, 2]), (1, 2, [0, 0])],
 )
 def test_frames_are_evenly_spaced(tmp_path, frames, count, expected):
-    assert levels(video.load(write_video(tmp_path / "a.mp4", frames), 0, gray(count))) == expected
+    assert levels(video.load(Source(write_video(tmp_path / "a.mp4", frames), 0), gray(count))) == expected
 
 
 @pytest.mark.parametrize("rate, expected", [(1, [0, 10, 20, 24]), (10, [0, 1, 2, 3]), (4, [0, 2, 5, 7])])
 def test_frames_are_taken_at_a_rate_and_the_last_repeated(tmp_path, rate, expected):
     path = write_video(tmp_path / "a.mp4", 25, rate=10)
-    assert levels(video.load(path, 0, gray(4, rate=rate))) == expected
+    assert levels(video.load(Source(path, 0), gray(4, rate=rate))) == expected
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
@@ -58,27 +59,27 @@ def test_seeking_finds_the_same_frames_as_decoding_all(tmp_path, monkeypatch, na
     for settings in (gray(2), gray(3, rate=0.5)):
         monkeypatch.undo()
         times = video._scan(path, 0)
-        assert len(times.frames) == 60 and video._is_sparse(video._wanted(times, settings), times.keys)
-        quick = video.load(path, 0, settings)
+        assert len(times.frames) == 60 and video._is_sparse(video.wanted(times, settings), times.keys)
+        quick = video.load(Source(path, 0), settings)
         monkeypatch.setattr(video, "_is_sparse", lambda wanted, keys: False)
-        np.testing.assert_array_equal(quick, video.load(path, 0, settings))
+        np.testing.assert_array_equal(quick, video.load(Source(path, 0), settings))
     assert levels(quick) == [0, 20, 40]
 
 
 def test_inexact_seeking_is_not_believed(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", 60, options={"g": "6"})
-    wanted = video.load(path, 0, gray(2))
+    wanted = video.load(Source(path, 0), gray(2))
     scan = video._scan
     # As if a container called every packet a key frame: seeking then lands before them.
     monkeypatch.setattr(video, "_scan", lambda *each: replace(scan(*each), keys=scan(*each).frames))
-    np.testing.assert_array_equal(video.load(path, 0, gray(2)), wanted)
+    np.testing.assert_array_equal(video.load(Source(path, 0), gray(2)), wanted)
 
 
 def test_only_the_frames_needed_are_scaled(tmp_path, monkeypatch):
     path, scaled = write_video(tmp_path / "a.mp4", 60), []
     picture = video._picture
-    monkeypatch.setattr(video, "_picture", lambda *each: scaled.append(1) or picture(*each))
-    video.load(path, 0, gray(5))
+    monkeypatch.setattr(video, "_picture", lambda *each, **more: scaled.append(1) or picture(*each, **more))
+    video.load(Source(path, 0), gray(5))
     assert len(scaled) == 5
 
 
@@ -88,7 +89,7 @@ def test_only_the_frames_needed_are_scaled(tmp_path, monkeypatch):
 def test_odd_sizes_give_the_shape_asked_for(tmp_path, size, wanted, channels):
     path = write_video(tmp_path / "a.mp4", 3, size, pixels="yuv444p")
     settings = gray(2, size=wanted, channels=channels)
-    pixels = video.load(path, 0, settings)
+    pixels = video.load(Source(path, 0), settings)
     assert pixels.dtype == np.uint8 and pixels.shape == video.feature(settings).shape == (2, channels, wanted, wanted)
     assert np.ptp(pixels[1]) <= 3  # the frames are uniform: nothing of another row or frame may show
 
@@ -101,7 +102,7 @@ def halves(width: int, height: int) -> np.ndarray:
 @pytest.mark.parametrize("rotation, white", [(0, "top"), (90, "left"), (-90, "right"), (180, "bottom")])
 def test_a_turned_recording_is_set_upright(tmp_path, rotation, white):
     path = write_video(tmp_path / "a.mp4", 2, (64, 48), rotation=rotation, picture=halves(64, 48))
-    pixels = video.load(path, 0, gray(1, size=24))[0, 0].astype(int)
+    pixels = video.load(Source(path, 0), gray(1, size=24))[0, 0].astype(int)
     regions = {"top": pixels[:8], "bottom": pixels[-8:], "left": pixels[:, :8], "right": pixels[:, -8:]}
     assert max(regions, key=lambda name: regions[name].mean()) == white
     assert pixels.max() >= 250 and pixels.min() <= 5  # the range of the codec (16 to 235) is undone
@@ -110,7 +111,7 @@ def test_a_turned_recording_is_set_upright(tmp_path, rotation, white):
 def test_the_centre_is_cropped(tmp_path):
     picture = np.zeros((32, 96), np.uint8)
     picture[:, 32:64] = 255
-    pixels = video.load(write_video(tmp_path / "a.mp4", 1, (96, 32), picture=picture), 0, gray(1, size=32))
+    pixels = video.load(Source(write_video(tmp_path / "a.mp4", 1, (96, 32), picture=picture), 0), gray(1, size=32))
     assert pixels[..., 2:-2].min() > 240
 
 
@@ -119,25 +120,25 @@ def test_a_header_may_claim_more_frames_than_there_are(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with video.opened(path, 0, "video") as (_, stream):
         assert stream.frames == 12
-    found = levels(video.load(path, 0, gray(12)))
+    found = levels(video.load(Source(path, 0), gray(12)))
     assert found[0] == 0 and set(found) <= set(range(12)) and all(a <= b for a, b in pairwise(found))
 
 
 def test_a_damaged_stretch_costs_its_frames_only(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
     path = write_video(tmp_path / "a.mp4", 40, options={"g": "4", "crf": "10"}, picture=noise)
-    whole = video.load(path, 0, gray(8))
+    whole = video.load(Source(path, 0), gray(8))
     content = bytearray(path.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 500] = bytes(500)
     path.write_bytes(content)
-    found = video.load(path, 0, gray(8))
+    found = video.load(Source(path, 0), gray(8))
     np.testing.assert_array_equal(found[[0, 1, 6, 7]], whole[[0, 1, 6, 7]])
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.h264"])
 def test_containers_with_no_or_wrong_presentation_times(tmp_path, name):
     path = write_video(tmp_path / name, 12, options={"bf": "2"})
-    assert levels(video.load(path, 0, gray(3))) == [2, 6, 10]
+    assert levels(video.load(Source(path, 0), gray(3))) == [2, 6, 10]
 
 
 @pytest.mark.parametrize(
@@ -149,25 +150,25 @@ def test_a_file_that_is_no_video_is_refused_with_a_reason(tmp_path, content, sai
     path = write_video(tmp_path / "a.mp4", 12)
     path.write_bytes(path.read_bytes()[:1500] if content == "cut" else content)
     with pytest.raises(Unusable, match=said):
-        video.load(path, 0, gray())
+        video.load(Source(path, 0), gray())
 
 
 def test_a_stream_of_the_wrong_kind_is_refused(tmp_path):
     path = write_video(tmp_path / "a.mp4", 12)
     for index in (1, None):
         with pytest.raises(Unusable, match="no audio"):
-            audio.load(path, index, sound())
+            audio.load(Source(path, index), sound())
     with pytest.raises(Unusable, match="no video"):
-        video.load(write_wav(tmp_path / "a.wav", tone(100, 1, 8000), 8000), 0, gray())
+        video.load(Source(write_wav(tmp_path / "a.wav", tone(100, 1, 8000), 8000), 0), gray())
 
 
 @pytest.mark.skipif(not CLIPS.exists(), reason="the shared clips are not here")
 def test_the_stream_that_the_manifest_names_is_read():
     path = CLIPS / "nasa_13013.mp4"
-    first, second = (video.load(path, index, gray(2, size=32, channels=3)) for index in (0, 3))
+    first, second = (video.load(Source(path, index), gray(2, size=32, channels=3)) for index in (0, 3))
     assert first.shape == second.shape == (2, 3, 32, 32) and (first != second).any()
     for index in (1, 4):
-        assert np.ptp(audio.load(path, index, sound(seconds=2.0))) > 1
+        assert np.ptp(audio.load(Source(path, index), sound(seconds=2.0))) > 1
 
 
 # --- sound ------------------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ def test_the_published_spectrogram_of_crema_d(tmp_path):
     """22.05 kHz, tiled to 3 s, STFT 512/353, log(abs + 1e-7): 257 × 188."""
     settings = AudioFeatures(kind="audio", rate=22050, seconds=3.0, fit="tile", n_fft=512, hop=353)
     wave = np.random.default_rng(0).uniform(-0.5, 0.5, 30000)
-    found = audio.load(write_wav(tmp_path / "a.wav", wave, 22050), 0, settings)
+    found = audio.load(Source(write_wav(tmp_path / "a.wav", wave, 22050), 0), settings)
     assert found.dtype == np.float32 and found.shape == audio.feature(settings).shape == (1, 257, 188)
 
     wave = (wave * 32767).round() / 32768
@@ -197,42 +198,42 @@ def test_the_published_spectrogram_of_crema_d(tmp_path):
 def test_shapes_and_scale(tmp_path, representation, bins, power):
     path = write_wav(tmp_path / "a.wav", tone(1000, 0.4, 8000), 8000)
     settings = sound(representation=representation, power=power, mels=40, log_floor=1e-5)
-    found = audio.load(path, 0, settings)
+    found = audio.load(Source(path, 0), settings)
     assert found.shape == audio.feature(settings).shape == (1, bins, 63)
     np.testing.assert_allclose(found[0, :, -20:], math.log(1e-5), atol=1e-5)  # padding is silence
     quieter = write_wav(tmp_path / "b.wav", tone(1000, 0.4, 8000) / 10, 8000)
-    louder = found.max() - audio.load(quieter, 0, settings).max()
+    louder = found.max() - audio.load(Source(quieter, 0), settings).max()
     assert louder == pytest.approx(power * math.log(10), rel=0.01)
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 44101, 48000])
 def test_a_tone_stays_where_it_is_whatever_the_rate(tmp_path, rate):
-    found = audio.load(write_wav(tmp_path / "a.wav", tone(1000, 1.0, rate), rate), 0, sound())
+    found = audio.load(Source(write_wav(tmp_path / "a.wav", tone(1000, 1.0, rate), rate), 0), sound())
     assert found[0].mean(axis=1).argmax() == 32  # 1000 Hz of 31.25 Hz a bin
 
 
 def test_sound_comes_out_of_a_video(tmp_path):
     path = write_video(tmp_path / "a.mp4", 10, sound=tone(1000, 1.0, 16000))
-    assert audio.load(path, 1, sound())[0].mean(axis=1).argmax() == 32
+    assert audio.load(Source(path, 1), sound())[0].mean(axis=1).argmax() == 32
 
 
 def test_channels_are_averaged(tmp_path):
     six = np.stack([tone(500 * (1 + channel), 1.0, 8000) for channel in range(6)], axis=1)
-    mixed = audio.load(write_wav(tmp_path / "six.wav", six, 8000), 0, sound(log_floor=1e-2))
-    mean = audio.load(write_wav(tmp_path / "mean.wav", six.mean(axis=1), 8000), 0, sound(log_floor=1e-2))
+    mixed = audio.load(Source(write_wav(tmp_path / "six.wav", six, 8000), 0), sound(log_floor=1e-2))
+    mean = audio.load(Source(write_wav(tmp_path / "mean.wav", six.mean(axis=1), 8000), 0), sound(log_floor=1e-2))
     np.testing.assert_allclose(mixed, mean, atol=0.02)
 
 
 @pytest.mark.skipif(not CLIPS.exists(), reason="the shared clips are not here")
 def test_six_channel_sound():
-    found = audio.load(CLIPS / "bigbuckbunny.mp4", 1, sound(seconds=5.0))
+    found = audio.load(Source(CLIPS / "bigbuckbunny.mp4", 1), sound(seconds=5.0))
     assert found.shape == (1, 129, 313) and np.isfinite(found).all() and np.ptp(found) > 5
 
 
 @pytest.mark.parametrize("fit", ["pad", "tile"])
 def test_length(tmp_path, fit):
     short, long = (write_wav(tmp_path / f"{s}.wav", tone(500, s, 8000), 8000) for s in (0.25, 4.0))
-    repeated, cut = (audio.load(path, 0, sound(fit=fit))[0] for path in (short, long))
+    repeated, cut = (audio.load(Source(path, 0), sound(fit=fit))[0] for path in (short, long))
     assert repeated.shape == cut.shape
     assert cut[16, 1:].min() > 3  # the bin of 500 Hz; the first window mirrors the sound and so is quieter
     assert repeated[16, 1:].min() > 3 if fit == "tile" else repeated[16, -40:].max() < -10
@@ -258,16 +259,16 @@ def test_stored_types_give_the_same_values(tmp_path):
             for each in av.AudioResampler(form, "mono", 8000).resample(frame):
                 file.mux(stream.encode(each))
             file.mux(stream.encode())
-        found.append(audio.load(path, 0, sound(log_floor=1.0)))
+        found.append(audio.load(Source(path, 0), sound(log_floor=1.0)))
     for each in found:
         np.testing.assert_allclose(each, found[-1], atol=0.2 if each is found[0] else 2e-3)
 
 
 def test_too_little_sound_is_refused(tmp_path):
     with pytest.raises(Unusable, match="too short: 100 samples at 8000 Hz"):
-        audio.load(write_wav(tmp_path / "a.wav", tone(500, 100 / 8000, 8000), 8000), 0, sound())
+        audio.load(Source(write_wav(tmp_path / "a.wav", tone(500, 100 / 8000, 8000), 8000), 0), sound())
     with pytest.raises(Unusable, match=r"no sound|not a video or sound file"):
-        audio.load(write_wav(tmp_path / "b.wav", np.zeros(0), 8000), 0, sound())
+        audio.load(Source(write_wav(tmp_path / "b.wav", np.zeros(0), 8000), 0), sound())
 
 
 # --- images -----------------------------------------------------------------------------------------------------
@@ -281,14 +282,14 @@ def picture(size: int = 16, channels: int = 1) -> ImageFeatures:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_any_size(tmp_path, size, channels):
     path = write_image(tmp_path / "a.png", np.full((*size, 3), (200, 100, 50), np.uint8))
-    found = image.load(path, None, picture(channels=channels))
+    found = image.load(Source(path), picture(channels=channels))
     assert found.shape == image.feature(picture(channels=channels)).shape and found.dtype == np.uint8
     assert found[:, 3, 3].tolist() == ([200, 100, 50] if channels == 3 else [124])
 
 
 def test_an_image_of_the_right_size_is_kept_as_it_is(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
-    np.testing.assert_array_equal(image.load(write_image(tmp_path / "a.png", pixels), None, picture())[0], pixels)
+    np.testing.assert_array_equal(image.load(Source(write_image(tmp_path / "a.png", pixels)), picture())[0], pixels)
 
 
 def test_the_camera_says_which_way_is_up(tmp_path):
@@ -297,25 +298,25 @@ def test_the_camera_says_which_way_is_up(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90° clockwise
     path = write_image(tmp_path / "a.jpg", halves(32, 32), exif=exif)
-    found = image.load(path, None, picture())[0]
+    found = image.load(Source(path), picture())[0]
     assert found[:, -4:].mean() > 240 and found[:, :4].mean() < 15
 
 
 def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
     path = write_image(tmp_path / "a.png", np.full((16, 16), 32768, np.uint16))
-    assert image.load(path, None, picture(channels=3)).max() == 128
+    assert image.load(Source(path), picture(channels=3)).max() == 128
 
 
 def test_bad_images_are_refused_with_a_reason(tmp_path, monkeypatch):
     path = write_image(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 63)
     with pytest.raises(Unusable, match="more than 4,032 pixels"):
-        image.load(path, None, picture())
+        image.load(Source(path), picture())
     monkeypatch.undo()
     for content in (path.read_bytes()[:800], b"", b"text"):
         path.write_bytes(content)
         with pytest.raises(Unusable, match="cannot be decoded"):
-            image.load(path, None, picture())
+            image.load(Source(path), picture())
 
 
 # --- text -------------------------------------------------------------------------------------------------------
@@ -343,19 +344,22 @@ def test_the_vocabulary_is_the_most_frequent_words(tmp_path):
     paths = [tmp_path / name for name in ("a", "b")]
     paths[0].write_text("One two two THREE", encoding="utf-8")
     paths[1].write_bytes(b"\xff\xfe one")
-    assert text.vocabulary([*paths, tmp_path / "absent"], words()) == ["two", "one", "three"]
-    assert text.vocabulary(paths, words(lowercase=False)) == ["two", "One", "THREE"]
-    assert text.vocabulary(paths, words(vocabulary=2)) == ["two", "one"]
-    assert text.vocabulary(paths, words(min_count=2)) == ["two"]
+    sources = [Source(str(path)) for path in (*paths, tmp_path / "absent")]
+    assert text.vocabulary(sources, words()) == ["two", "one", "three"]
+    assert text.vocabulary(sources, words(lowercase=False)) == ["two", "One", "THREE"]
+    assert text.vocabulary(sources, words(vocabulary=2)) == ["two", "one"]
+    assert text.vocabulary(sources, words(min_count=2)) == ["two"]
+    assert text.vocabulary([*sources, Source(text="three three")], words(vocabulary=1)) == ["three"]
 
 
 def test_ids(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("\ufeffTwo four one", encoding="utf-8")
-    found = text.load(path, None, words(), text.numbered(["two", "one"]))
+    found = text.load(Source(path), words(), text.numbered(["two", "one"]))
     assert found.dtype == np.int32 and found.tolist() == [2, 1, 3, 0, 0]
     path.write_text("one " * 9)
-    assert text.load(path, None, words(), {"one": 2}).tolist() == [2] * 5
+    assert text.load(Source(path), words(), {"one": 2}).tolist() == [2] * 5
+    assert text.load(Source(text="Two four one"), words(), text.numbered(["two", "one"])).tolist() == [2, 1, 3, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -364,7 +368,7 @@ def test_ids(tmp_path):
 def test_bad_texts_are_refused_with_a_reason(tmp_path, content, said):
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(Unusable, match=said):
-        text.load(tmp_path / "a.txt", None, words(), {})
+        text.load(Source(tmp_path / "a.txt"), words(), {})
 
 
 # --- the step ---------------------------------------------------------------------------------------------------
@@ -389,10 +393,10 @@ def project(tmp_path, monkeypatch):
         write_video(raw / f"{number}.mp4", 4 + number, sound=tone(300 + 50 * number, 1.0, 16000))
         split = ("train", "train", "val", "test")[number % 4]
         (raw / f"{number}.txt").write_text(f"{split} word{number}")
-        files = {f"{name}_path": f"{number}.{'txt' if name == 'text' else 'mp4'}" for name in SETTINGS}
-        streams = {"video_stream": 0, "audio_stream": 1, "text_stream": None}
-        rows.append({"clip_id": f"c{number}", "split": split, "label": number % 2, **files, **streams})
-    write_manifest(pl.DataFrame(rows, schema_overrides={"text_stream": pl.Int64}))
+        sources = {"video": Source(f"{number}.mp4", 0), "audio": Source(f"{number}.mp4", 1)}
+        sources = {name: asdict(each) for name, each in {**sources, "text": Source(f"{number}.txt")}.items()}
+        rows.append({"clip_id": f"c{number}", "split": split, "label": number % 2, **sources})
+    write_manifest(pl.DataFrame(rows, schema_overrides=dict.fromkeys(SETTINGS, STRUCT)))
     return raw
 
 
@@ -477,26 +481,26 @@ def test_a_bad_clip_costs_one_clip(project):
 def test_a_decoder_that_fails_unforeseen_costs_one_clip(project, monkeypatch):
     load = video.load
 
-    def failing(path, stream, settings):
-        if path.name == "3.mp4":
+    def failing(source, settings):
+        if Path(source.path).name == "3.mp4":
             raise ZeroDivisionError("by a broken header")
-        return load(path, stream, settings)
+        return load(source, settings)
 
     monkeypatch.setattr(video, "load", failing)
     summary, names, _ = extract("video", 0)
     assert len(names) == 5 and "ZeroDivisionError: by a broken header" in summary["rejected"][0]["reason"]
 
 
-def crashing(path, stream):
-    if path.name == "3.mp4":
+def crashing(source):
+    if Path(source.path).name == "3.mp4":
         os.kill(os.getpid(), signal.SIGSEGV)
     return np.zeros((2, 1, 16, 16), np.uint8)
 
 
 def test_a_decoder_that_crashes_costs_one_clip(project, monkeypatch):
     monkeypatch.setenv("AGM_WORKERS", "2")
-    loader = step._loader
-    monkeypatch.setattr(step, "_loader", lambda *each: (loader(*each)[0], crashing, None))
+    recipe = step.recipe
+    monkeypatch.setattr(step, "recipe", lambda *each: replace(recipe(*each), load=crashing))
     summary, names, _ = extract("video", 0)
     assert names == ["c0", "c1", "c2", "c4", "c5"]
     assert summary["rejected"][0]["reason"] == "the decoder crashed on the file, or memory ran out"
@@ -544,6 +548,6 @@ def test_a_damaged_manifest_is_refused(project):
 
 def test_threads_do_not_change_the_values(tmp_path):
     path = write_wav(tmp_path / "a.wav", np.random.default_rng(0).uniform(-1, 1, 44100), 44100)
-    one = audio.load(path, 0, sound())
+    one = audio.load(Source(path, 0), sound())
     assert torch.get_num_threads() == 1 and STEP == 4
-    np.testing.assert_array_equal(one, audio.load(path, 0, sound()))
+    np.testing.assert_array_equal(one, audio.load(Source(path, 0), sound()))

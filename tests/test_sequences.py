@@ -21,6 +21,7 @@ from agm.models.encoders import Identity, build_encoder
 from agm.models.fusion import build_fusion
 from agm.shard.statistics import Moments
 from agm.shard.stream import Shards
+from agm.source import Source
 from agm.tensors import Feature
 
 RANDOM = np.random.default_rng(0)
@@ -43,8 +44,8 @@ def settings(steps: int, *shape: int) -> SequenceFeatures:
 def test_arrays_are_cut_or_filled_up(tmp_path, dtype, length):
     array = RANDOM.integers(1, 100, (length, 2, 3)).astype(dtype)
     path = saved(tmp_path / "a.npy", np.asfortranarray(array) if length % 2 else array)
-    assert probe(path, "sequence") == Media()
-    found = sequence.load(path, None, settings(4, 2, 3))
+    assert probe(Source(path), "sequence") == Media()
+    found = sequence.load(Source(path), settings(4, 2, 3))
     described = sequence.feature(settings(4, 2, 3))
     assert (found.dtype, found.shape) == (np.dtype(described.dtype), described.shape) == (np.float32, (4, 2, 3))
     np.testing.assert_array_equal(found[:length], array[:4].astype(np.float32))
@@ -85,11 +86,11 @@ def broken(folder: Path) -> dict[str, tuple[Path, str]]:
 def test_unusable_files_and_their_reasons(tmp_path):
     for name, (path, reason) in broken(tmp_path).items():
         with pytest.raises(Unusable) as error:
-            probe(path, "sequence")
+            probe(Source(path), "sequence")
         assert str(error.value).startswith(reason), name
         if name != "empty":  # which the probe alone looks at
             with pytest.raises(Unusable) as error:
-                sequence.load(path, None, settings(4, 3))
+                sequence.load(Source(path), settings(4, 3))
             assert str(error.value).startswith(reason), name
 
 
@@ -102,12 +103,12 @@ def test_what_only_reading_shows(tmp_path):
         ("large", np.where(np.arange(12).reshape(4, 3) == 7, 1e300, 1.0), "or too large for float32, in step 2"),
     ]:
         path = saved(tmp_path / f"{name}.npy", array)
-        assert probe(path, "sequence") == Media()
+        assert probe(Source(path), "sequence") == Media()
         with pytest.raises(Unusable) as error:
-            sequence.load(path, None, settings(4, 3))
+            sequence.load(Source(path), settings(4, 3))
         assert reason in str(error.value)
     beyond = saved(tmp_path / "beyond.npy", np.concatenate([np.ones((4, 3)), np.full((1, 3), np.nan)]))
-    assert sequence.load(beyond, None, settings(4, 3)).all()  # what is cut off does no harm
+    assert sequence.load(Source(beyond), settings(4, 3)).all()  # what is cut off does no harm
 
 
 # --- statistics and normalisation -------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ PARAMS = {
         "name": "tiny",
         "adapter": "manifest",
         "root": "raw",
-        "annotations": "raw/manifest.csv",
+        "annotations": {"clips": "raw/manifest.csv"},
         "modalities": {name: {"kind": "sequence", "column": name} for name in ("sound", "picture")},
     },
     "parts": [0, 1],
@@ -208,7 +209,8 @@ def test_from_files_to_a_trained_network(tmp_path, monkeypatch):
     (raw / "s4.npy").write_bytes(b"damaged")
     saved(raw / "p5.npy", np.full((3, 2, 3), np.nan))
     saved(raw / "p6.npy", np.ones((3, 7)))
-    for command in (["list"], ["ingest"], *(["extract", name, part] for name in ("sound", "picture") for part in "01")):
+    parts = [["extract", name, part] for name in ("sound", "picture") for part in "01"]
+    for command in (["annotations", "clips"], ["list"], ["ingest"], *parts):
         assert cli.main(command) == 0
     assert cli.main(["shard"]) == 0
     quarantine = pl.read_parquet("data/tiny/quarantine.parquet").sort("clip_id")

@@ -14,6 +14,7 @@ from torchaudio import functional, transforms
 
 from agm.config.schema import AudioFeatures
 from agm.media import Unusable, decoded, opened
+from agm.source import Source
 from agm.tensors import Feature
 
 # Sound decoded beyond the length that is kept, so that the resampling filter sees what follows.
@@ -23,10 +24,13 @@ MARGIN_SECONDS = 1.0
 def feature(settings: AudioFeatures) -> Feature:
     """What `load` returns."""
     bins = settings.mels if settings.representation == "mel" else settings.n_fft // 2 + 1
-    return Feature("audio", "float32", (1, bins, 1 + _length(settings) // settings.hop))
+    time = _windows(_length(settings), settings)
+    if settings.as_sequence:
+        return Feature("sequence", "float32", (time, bins))
+    return Feature("audio", "float32", (1, bins, time))
 
 
-def load(path: Path, stream: int | None, settings: AudioFeatures) -> np.ndarray:
+def load(source: Source, settings: AudioFeatures) -> np.ndarray:
     """Decode, mix down to one channel, resample, bring to `seconds`, and take log(spectrogram + log_floor).
 
     Windows are centred, the sound being mirrored at its ends.
@@ -34,15 +38,23 @@ def load(path: Path, stream: int | None, settings: AudioFeatures) -> np.ndarray:
     Raises:
         Unusable: when there is less sound than one window.
     """
-    torch.set_num_threads(1)
-    wave, rate = _mono(path, stream, settings.seconds + MARGIN_SECONDS)
-    wave = _resampled(torch.from_numpy(wave), rate, settings.rate)
+    wave = resampled(source, settings.seconds, settings.rate)
     if len(wave) < settings.n_fft:
         raise Unusable(
             f"the sound is too short: {len(wave)} samples at {settings.rate} Hz, and {settings.n_fft} are needed"
         )
-    spectrum = _spectrum(settings)(_fitted(wave, settings))
-    return torch.log(spectrum + settings.log_floor)[None].numpy()
+    spectrum = _spectrum(settings)(fitted(wave, _length(settings), settings.fit))
+    found = torch.log(spectrum + settings.log_floor)
+    if not settings.as_sequence:
+        return found[None].numpy()
+    if settings.fit == "pad":
+        found[:, _windows(len(wave), settings) :] = 0
+    return found.T.numpy()
+
+
+def _windows(samples: int, settings: AudioFeatures) -> int:
+    """Of how many windows the spectrogram is."""
+    return 1 + samples // settings.hop
 
 
 def _length(settings: AudioFeatures) -> int:
@@ -50,11 +62,17 @@ def _length(settings: AudioFeatures) -> int:
     return round(settings.seconds * settings.rate)
 
 
-def _mono(path: Path, index: int | None, seconds: float) -> tuple[np.ndarray, int]:
-    """The first `seconds` of the sound, the mean of its channels: float32 [samples], and its samples per second."""
+def mono(source: Source, seconds: float) -> tuple[np.ndarray, int]:
+    """The first `seconds` of the clip's sound, the mean of its channels: float32 [samples], and its samples a second.
+
+    Raises:
+        Unusable: when there is no sound.
+    """
     pieces: list[np.ndarray] = []
+    start = source.start or 0.0
+    end = min(start + seconds, source.end or math.inf)
     rate = count = 0
-    with opened(path, index, "audio") as (container, stream):
+    with opened(Path(source.path), source.stream, "audio") as (container, stream):
         for frame in decoded(container, stream):
             # The decoder knows better than the header, which may give half the rate.
             rate = rate or frame.sample_rate
@@ -62,11 +80,16 @@ def _mono(path: Path, index: int | None, seconds: float) -> tuple[np.ndarray, in
                 raise Unusable(f"the sound changes its sample rate from {rate} to {frame.sample_rate} Hz")
             pieces.append(_mean(frame))
             count += len(pieces[-1])
-            if count >= seconds * rate:
+            if count >= end * rate:
                 break
     if not count:
         raise Unusable("no sound can be decoded")
-    return np.concatenate(pieces), rate
+    wave = np.concatenate(pieces)
+    if source.start is not None or source.end is not None:
+        wave = wave[round(start * rate) : round(end * rate) if end < math.inf else None]
+        if not len(wave):
+            raise Unusable(f"the sound ends after {count / rate:g} s, before the clip begins ({start:g} s)")
+    return wave, rate
 
 
 def _mean(frame: AudioFrame) -> np.ndarray:
@@ -80,16 +103,22 @@ def _mean(frame: AudioFrame) -> np.ndarray:
     return mean.astype(np.float32)
 
 
-def _resampled(wave: Tensor, rate: int, wanted: int) -> Tensor:
+def resampled(source: Source, seconds: float, wanted: int) -> Tensor:
+    """The first `seconds` of the clip's sound and a little more, float32 [samples], `wanted` of them a second.
+
+    Raises:
+        Unusable: when there is no sound.
+    """
+    torch.set_num_threads(1)
+    wave, rate = mono(source, seconds + MARGIN_SECONDS)
     # The filter grows with the terms of the ratio; odd rates (44,101 Hz) are met within one part in a million.
     ratio = Fraction(wanted, rate).limit_denominator(1000)
-    return functional.resample(wave, ratio.denominator, ratio.numerator)
+    return functional.resample(torch.from_numpy(wave), ratio.denominator, ratio.numerator)
 
 
-def _fitted(wave: Tensor, settings: AudioFeatures) -> Tensor:
-    """Bring [samples] to the length of `settings`: repeat or pad with silence at the end, or cut the end."""
-    length = _length(settings)
-    if settings.fit == "tile":
+def fitted(wave: Tensor, length: int, fit: str) -> Tensor:
+    """Bring [samples] to `length`: repeat ("tile") or pad with silence at the end, or cut the end."""
+    if fit == "tile":
         wave = wave.repeat(math.ceil(length / len(wave)))
     return torch.nn.functional.pad(wave, (0, max(0, length - len(wave))))[:length]
 

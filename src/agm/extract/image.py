@@ -7,6 +7,7 @@ from PIL import Image, ImageOps
 
 from agm.config.schema import ImageFeatures
 from agm.media import Unusable, opened_image
+from agm.source import Source
 from agm.tensors import Feature
 
 
@@ -15,20 +16,29 @@ def feature(settings: ImageFeatures) -> Feature:
     return Feature("image", "uint8", (settings.channels, settings.size, settings.size))
 
 
-def load(path: Path, stream: None, settings: ImageFeatures) -> np.ndarray:
+def load(source: Source, settings: ImageFeatures) -> np.ndarray:
     """Decode, turn upright, scale the short side and crop the centre.
 
     Raises:
         Unusable: when the file is no image, is damaged or is larger than Pillow's limit.
     """
-    try:
-        with opened_image(path) as image:
-            upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB" if settings.channels == 3 else "L")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise Unusable(f"the image cannot be decoded: {error}") from None
-    square = ImageOps.fit(upright, (settings.size, settings.size), Image.Resampling.BICUBIC)
+    picture = upright(source, "RGB" if settings.channels == 3 else "L")
+    square = ImageOps.fit(picture, (settings.size, settings.size), Image.Resampling.BICUBIC)
     pixels = np.asarray(square, np.uint8).reshape(settings.size, settings.size, settings.channels)
     return np.moveaxis(pixels, 2, 0)
+
+
+def upright(source: Source, mode: str) -> Image.Image:
+    """The whole picture in Pillow's `mode`, turned as the camera says.
+
+    Raises:
+        Unusable: when the file is no image, is damaged or is larger than Pillow's limit.
+    """
+    try:
+        with opened_image(Path(source.path)) as image:
+            return _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Unusable(f"the image cannot be decoded: {error}") from None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -9,8 +9,9 @@ decoded is listed with the reason and left out; only a part of which nothing can
 vocabulary of a text modality is built on all training clips, whichever part is extracted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,22 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from agm import files, tensors
+from agm import files, packed, tensors
 from agm.config import Params
 from agm.errors import AgmError
-from agm.extract import image, sequence, text, video
+from agm.extract.recipe import Finish, Load, Recipe, recipe
 from agm.graph import Job
 from agm.media import Unusable
 from agm.parallel import parallel_map
-from agm.progress import say
+from agm.progress import say, track
+from agm.source import Source
 from agm.tensors import Feature
 
 ROW_GROUP_BYTES = 16 << 20
 MOST_ROWS = 256
 
-Load = Callable[[Path, int | None], np.ndarray]
+# Clips that a network is given at once, as far as they are of one shape.
+BATCH = 16
 
 
 def run(params: Params, job: Job) -> dict[str, Any]:
@@ -43,27 +46,29 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     modality, part = job.cell[0], int(job.cell[1])
     clips = _clips(job, modality)
     root = Path(params.dataset.root)
-    feature, load, vocabulary = _loader(params, modality, root, clips)
     chosen = clips[len(clips) * part // len(params.parts) : len(clips) * (part + 1) // len(params.parts)]
+    training, sources = (_sources(each, root) for each in (clips.filter(split="train"), chosen))
+    found = recipe(params.features[modality], f"features.{modality}", training, sources)
     rejected: list[dict[str, Any]] = []
     with files.replacing(job.outputs[0]) as temporary:
-        results = _results(chosen, root, load, f"extract {modality} {part}")
-        rows = _write(temporary, _usable(chosen, results, modality, rejected), feature)
+        results = _results(sources, found, f"extract {modality} {part}")
+        rows = _write(temporary, _usable(chosen, results, modality, rejected), found.feature)
         if rejected and not rows:
             raise AgmError(
                 f"Not one of {len(rejected)} clips can be used; the first because: {rejected[0]['reason']}",
-                where=root / rejected[0]["path"],
+                where=root / (rejected[0]["path"] or ""),
                 fix=f"see dataset.root and dataset.modalities.{modality} in params.yaml",
             )
     if rejected:
         say(f"extract {modality} {part}: {len(rejected)} clips left out, the first: {rejected[0]['reason']}")
     return {
         "feature": {
-            "kind": feature.kind,
-            "dtype": feature.dtype,
-            "shape": list(feature.shape),
-            "vocabulary": vocabulary,
+            "kind": found.feature.kind,
+            "dtype": found.feature.dtype,
+            "shape": list(found.feature.shape),
+            "vocabulary": found.feature.vocabulary if found.vocabulary is None else found.vocabulary,
         },
+        "pretrained": found.pretrained and files.digest(found.pretrained),
         "rows": rows,
         "rejected": rejected,
         "sha256": files.checksums(job.outputs[0].parent, [job.outputs[0].name]),
@@ -71,48 +76,47 @@ def run(params: Params, job: Job) -> dict[str, Any]:
 
 
 def _clips(job: Job, modality: str) -> pl.DataFrame:
-    """The manifest's clips with columns clip_id, split, path, stream."""
+    """The manifest's clips with columns clip_id, split, source."""
     (index,), (manifest,) = job.inputs, job.data
     sums = files.read_json(index, "agm ingest")["sha256"]
     files.verify(manifest.parent, {manifest.name: sums[manifest.name]}, "agm ingest")
-    return pl.read_parquet(manifest).select(
-        "clip_id", "split", path=pl.col(f"{modality}_path"), stream=pl.col(f"{modality}_stream")
-    )
+    return pl.read_parquet(manifest).select("clip_id", "split", source=modality)
 
 
-def _loader(params: Params, modality: str, root: Path, clips: pl.DataFrame) -> tuple[Feature, Load, list[str] | None]:
-    """What the tensors are, how one file becomes one, and the vocabulary of texts."""
-    settings = params.features[modality]
-    match settings.kind:
-        case "video":
-            return video.feature(settings), partial(video.load, settings=settings), None
-        case "image":
-            return image.feature(settings), partial(image.load, settings=settings), None
-        case "sequence":
-            return sequence.feature(settings), partial(sequence.load, settings=settings), None
-        case "audio":
-            from agm.extract import audio  # imports torch, which takes seconds in each of the processes
-
-            return audio.feature(settings), partial(audio.load, settings=settings), None
-        case "text":
-            training = clips.filter(split="train")["path"]
-            words = text.vocabulary((root / path for path in training), settings)
-            return text.feature(settings, words), partial(text.load, settings=settings, ids=text.numbered(words)), words
+def _sources(clips: pl.DataFrame, root: Path) -> list[Source]:
+    return [Source(**each).below(root) for each in clips["source"]]
 
 
-def _results(clips: pl.DataFrame, root: Path, load: Load, label: str) -> Iterator[np.ndarray | str]:
+def _results(sources: list[Source], found: Recipe, label: str) -> Iterator[np.ndarray | str]:
     """For each clip its tensor, or the reason why there is none."""
-    items = [(root / path, stream) for path, stream in clips.select("path", "stream").iter_rows()]
-    return parallel_map(partial(_attempt, load=load), items, label, died=_fatal)
+    attempt = partial(_attempt, load=found.load)
+    if any(map(packed.in_pickle, sources)):
+        return track(map(attempt, sources), len(sources), label)
+    if found.finish is None:
+        return parallel_map(attempt, sources, label, died=_fatal)
+    # One at a time: what a network reads is often larger than what is kept, and waits until it is its turn.
+    return _finished(parallel_map(attempt, sources, label, chunk=1, died=_fatal), found.finish)
 
 
-def _fatal(item: tuple[Path, int | None]) -> str:
+def _finished(results: Iterator[np.ndarray | str], finish: Finish) -> Iterator[np.ndarray | str]:
+    """What `finish` makes of the tensors among the results, a batch at a time."""
+    while batch := list(islice(results, BATCH)):
+        tensors = [each for each in batch if not isinstance(each, str)]
+        made = iter(finish(tensors) if tensors else [])
+        yield from (each if isinstance(each, str) else _finite(next(made)) for each in batch)
+
+
+def _finite(tensor: np.ndarray) -> np.ndarray | str:
+    return tensor if np.isfinite(tensor).all() else "the pretrained network makes of it a number that is not finite"
+
+
+def _fatal(source: Source) -> str:
     return "the decoder crashed on the file, or memory ran out"
 
 
-def _attempt(item: tuple[Path, int | None], load: Load) -> np.ndarray | str:
+def _attempt(source: Source, load: Load) -> np.ndarray | str:
     try:
-        return load(*item)
+        return load(source)
     except Unusable as error:
         return str(error)
     except OSError as error:
@@ -127,7 +131,7 @@ def _usable(
     """Yield (clip id, tensor) of the clips that have one; append the others to `rejected`."""
     for clip, result in zip(clips.iter_rows(named=True), results, strict=True):
         if isinstance(result, str):
-            about = {"modality": modality, "step": "extract", "reason": result, "path": clip["path"]}
+            about = {"modality": modality, "step": "extract", "reason": result, "path": clip["source"]["path"]}
             rejected.append({"clip_id": clip["clip_id"], "split": clip["split"], **about})
         else:
             yield clip["clip_id"], result

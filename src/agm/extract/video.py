@@ -4,10 +4,12 @@ Frames are chosen by their presentation times, which are read from the packets o
 a container's header is 0 or one too many often enough. Only chosen frames are scaled and kept.
 """
 
+import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from agm.config.schema import VideoFeatures
+from agm.config.schema import FlowFeatures, VideoFeatures
 from agm.media import Unusable, decoded, opened, packets
+from agm.source import Source
 from agm.tensors import Feature
 
 Timed = tuple[int, VideoFrame]
@@ -29,7 +32,7 @@ def feature(settings: VideoFeatures) -> Feature:
 
 
 @dataclass(frozen=True)
-class _Times:
+class Times:
     """When the frames of a stream are shown, in units of `base` seconds.
 
     Attributes:
@@ -44,8 +47,8 @@ class _Times:
     numbered: bool
 
 
-def load(path: Path, stream: int | None, settings: VideoFeatures) -> np.ndarray:
-    """Decode the frames that `settings` ask for.
+def load(source: Source, settings: VideoFeatures) -> np.ndarray:
+    """Decode the frames that `settings` ask for, of the piece of the file and of the picture that the clip is.
 
     Without `rate`, the clip is cut into `frames` equal pieces and the middle frame of each is taken. With it, the
     frames shown at 0, 1/rate, 2/rate, … seconds are taken, and the last one is repeated where the clip is
@@ -54,20 +57,57 @@ def load(path: Path, stream: int | None, settings: VideoFeatures) -> np.ndarray:
     Raises:
         Unusable: when no frame can be decoded.
     """
-    times = _scan(path, stream)
-    wanted = _wanted(times, settings)
+    return np.stack(chosen(source, settings, partial(_picture, source=source, settings=settings)))
+
+
+def chosen(source: Source, settings: VideoFeatures, draw: Callable[[VideoFrame], np.ndarray]) -> list[np.ndarray]:
+    """What `draw` makes of the frames that `settings` ask for.
+
+    Raises:
+        Unusable: when no frame can be decoded.
+    """
+    times = scan(source)
+    return pictures(source, times, wanted(times, settings), draw)
+
+
+def pictures(
+    source: Source, times: Times, wanted: list[int], draw: Callable[[VideoFrame], np.ndarray]
+) -> list[np.ndarray]:
+    """What `draw` makes of the frames at the ascending times `wanted`; of a frame that comes several times, once.
+
+    Raises:
+        Unusable: when no frame can be decoded.
+    """
+    path, stream = Path(source.path), source.stream
     if _is_sparse(wanted, times.keys):
-        found, pictures = _pictures(_by_seeking(path, stream, wanted, times.keys), settings)
+        found, drawn = _drawn(_by_seeking(path, stream, wanted, times.keys), draw)
         if found == wanted:
-            return np.stack(pictures)
+            return drawn
     # Not worth it, or the container could not seek exactly: decode everything in order.
-    _, pictures = _pictures(_in_order(path, stream, wanted, times.numbered), settings)
-    if not pictures:
+    _, drawn = _drawn(_in_order(path, stream, wanted, times.numbered), draw)
+    if not drawn:
         raise Unusable("no frame of the video can be decoded")
-    return np.stack(pictures)
+    return drawn
 
 
-def _scan(path: Path, index: int | None) -> _Times:
+def scan(source: Source) -> Times:
+    """When the clip's frames are shown.
+
+    Raises:
+        Unusable: when no frame of it can be decoded, or the file ends before it begins.
+    """
+    times = _scan(Path(source.path), source.stream)
+    if source.start is None and source.end is None:
+        return times
+    # As the container counts: its first frame is at 0 seconds, or nearly.
+    start = (source.start or 0.0) / times.base
+    frames = [time for time in times.frames if time >= start and (source.end is None or time < source.end / times.base)]
+    if not frames:
+        raise Unusable(f"the video has no frame between {source.start or 0:g} and {source.end or math.inf:g} s")
+    return replace(times, frames=frames)
+
+
+def _scan(path: Path, index: int | None) -> Times:
     """Find the times from the packets, which is cheap, or where these do not tell them by decoding once."""
     with opened(path, index, "video") as (container, stream):
         # Packets before the start of an edit list are marked as discarded: they decode, but are not shown.
@@ -76,19 +116,19 @@ def _scan(path: Path, index: int | None) -> _Times:
         # Old containers number the packets of reordered frames as these are stored, not as they are shown.
         if frames and None not in frames and not (stream.codec_context.has_b_frames and _ascend(frames)):
             keys = sorted({time for time, key in shown if key})
-            return _Times(sorted(set(frames)), keys, stream.time_base, numbered=False)
+            return Times(sorted(set(frames)), keys, stream.time_base, numbered=False)
     return _count(path, index)
 
 
-def _count(path: Path, index: int | None) -> _Times:
+def _count(path: Path, index: int | None) -> Times:
     with opened(path, index, "video") as (container, stream):
         frames = [frame.pts for frame in decoded(container, stream)]
         if not frames:
             raise Unusable("no frame of the video can be decoded")
         if None not in frames and _ascend(frames):
-            return _Times(frames, [], stream.time_base, numbered=False)
+            return Times(frames, [], stream.time_base, numbered=False)
         step = _step(stream)
-        return _Times([round(number * step) for number in range(len(frames))], [], stream.time_base, numbered=True)
+        return Times([round(number * step) for number in range(len(frames))], [], stream.time_base, numbered=True)
 
 
 def _ascend(times: list[int]) -> bool:
@@ -100,7 +140,7 @@ def _step(stream: VideoStream) -> Fraction:
     return 1 / ((stream.average_rate or stream.guessed_rate or 25) * stream.time_base)
 
 
-def _wanted(times: _Times, settings: VideoFeatures) -> list[int]:
+def wanted(times: Times, settings: VideoFeatures | FlowFeatures) -> list[int]:
     """The times of the frames to take, ascending."""
     frames, count = times.frames, settings.frames
     if settings.rate is None:
@@ -167,27 +207,47 @@ def _nearest(frames: Iterable[Timed], wanted: list[int]) -> Iterator[Timed]:
         yield from [before] * (len(wanted) - done)
 
 
-def _pictures(frames: Iterable[Timed], settings: VideoFeatures) -> tuple[list[int], list[np.ndarray]]:
-    """Times and pictures of `frames`; a frame that comes several times is scaled once."""
+def _drawn(frames: Iterable[Timed], draw: Callable[[VideoFrame], np.ndarray]) -> tuple[list[int], list[np.ndarray]]:
+    """Times and pictures of `frames`; a frame that comes several times is drawn once."""
     times: list[int] = []
-    pictures: list[np.ndarray] = []
+    drawn: list[np.ndarray] = []
     for time, frame in frames:
         repeated = bool(times) and times[-1] == time
-        pictures.append(pictures[-1] if repeated else _picture(frame, settings.size, settings.channels))
+        drawn.append(drawn[-1] if repeated else draw(frame))
         times.append(time)
-    return times, pictures
+    return times, drawn
 
 
-def _picture(frame: VideoFrame, size: int, channels: int) -> np.ndarray:
-    """Scale the short side to `size`, turn upright and crop the centre: uint8 [channels, size, size]."""
-    short = min(frame.width, frame.height)
+def _picture(frame: VideoFrame, source: Source, settings: VideoFeatures) -> np.ndarray:
+    """uint8 [channels, size, size]."""
+    return picture(frame, source.half, settings.size, settings.channels)
+
+
+def picture(frame: VideoFrame, half: str | None, size: int, channels: int) -> np.ndarray:
+    """Take that half of the picture, scale the short side to `size`, turn upright and crop the centre: uint8
+    [channels, size, size]."""
+    width = frame.width // 2 if half else frame.width
+    short = min(width, frame.height)
     pixels = frame.reformat(
-        width=max(size, round(frame.width * size / short)),
+        width=max(size, round(width * size / short)) * (2 if half else 1),
         height=max(size, round(frame.height * size / short)),
         format="rgb24" if channels == 3 else "gray",
         interpolation="AREA" if size < short else "BICUBIC",
         threads=1,
     ).to_ndarray()
-    pixels = np.rot90(pixels.reshape(*pixels.shape[:2], channels), round(frame.rotation / 90))
+    pixels = _upright(pixels.reshape(*pixels.shape[:2], channels), frame, half)
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
     return np.moveaxis(pixels[top : top + size, left : left + size], 2, 0)
+
+
+def whole(frame: VideoFrame, half: str | None) -> np.ndarray:
+    """All of that half of the picture in its full size, turned upright: uint8 [3, height, width]."""
+    return np.moveaxis(_upright(frame.to_ndarray(format="rgb24"), frame, half), 2, 0)
+
+
+def _upright(pixels: np.ndarray, frame: VideoFrame, half: str | None) -> np.ndarray:
+    """That half of [height, width, channels], as the camera says that it is turned."""
+    if half:
+        middle = pixels.shape[1] // 2
+        pixels = pixels[:, :middle] if half == "left" else pixels[:, middle:]
+    return np.rot90(pixels, round(frame.rotation / 90))

@@ -122,11 +122,11 @@ def _index(part: Job) -> dict[str, Any]:
 def _agreed(parts: list[Job], indexes: list[dict[str, Any]]) -> Feature:
     """What the tensors of one modality are, which all its parts must say alike."""
     for part, index in zip(parts, indexes, strict=True):
-        if index["feature"] != indexes[0]["feature"]:
+        if any(index.get(key) != indexes[0].get(key) for key in ("feature", "pretrained")):
             what = "Two parts of a modality were extracted differently"
             raise AgmError(what, where=f"{parts[0].index}, {part.index}", fix=f"run `{part.command}`")
     found = dict(indexes[0]["feature"])
-    if found["vocabulary"] is not None:
+    if isinstance(found["vocabulary"], list):
         # Two more ids than words: padding and the unknown word.
         found["vocabulary"] = len(found["vocabulary"]) + 2
     feature = Feature.from_json(found)
@@ -199,8 +199,7 @@ def _quarantine(graph: Graph, target: Path, indexes: dict[str, list[dict[str, An
     extracted = [row for parts in indexes.values() for part in parts for row in part["rejected"]]
     ingested = pl.read_parquet(graph.data / "rejected.parquet", columns=list(QUARANTINE))
     table = pl.concat([ingested.cast(QUARANTINE), pl.DataFrame(extracted, schema=QUARANTINE)])
-    with files.replacing(target) as temporary:
-        table.write_parquet(temporary)
+    files.write_parquet(target, table)
     return table["clip_id"].n_unique()
 
 

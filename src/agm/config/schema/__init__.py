@@ -6,11 +6,16 @@ are refused by `agm.config.load` with the key's full name.
 
 from agm.config.schema.base import Block, Fraction, Name, Positive, PositiveFloat, Seed
 from agm.config.schema.data import (
+    ArrayFeatures,
     AudioFeatures,
     Dataset,
     Dial,
     DialNoise,
     Features,
+    FlowFeatures,
+    FrozenSound,
+    FrozenText,
+    FrozenVision,
     ImageFeatures,
     Modality,
     SequenceFeatures,
@@ -47,6 +52,7 @@ from agm.config.schema.training import AdamW, Evaluation, Sgd, StepSchedule, Stu
 
 __all__ = [
     "AdamW",
+    "ArrayFeatures",
     "Attention",
     "AudioFeatures",
     "Block",
@@ -61,7 +67,11 @@ __all__ = [
     "Evaluation",
     "Features",
     "Film",
+    "FlowFeatures",
     "Fraction",
+    "FrozenSound",
+    "FrozenText",
+    "FrozenVision",
     "Fusion",
     "FusionBlock",
     "Gated",

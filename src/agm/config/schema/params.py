@@ -6,14 +6,14 @@ from typing import Any, get_args
 from pydantic import Field, model_validator
 
 from agm.config.schema.base import Block, Name
-from agm.config.schema.data import Dataset, Dial, Features, Shards
+from agm.config.schema.data import Dataset, Dial, Features, SequenceFeatures, Shards
 from agm.config.schema.encoders import Encoder, IdentityEncoder
 from agm.config.schema.fusions import Fusion
 from agm.config.schema.methods import MethodBlock
 from agm.config.schema.training import Evaluation, Study, Trainer
 
-COLUMNS = {"clip_id", "label"}
-"""What the shards hold beside one column per modality."""
+COLUMNS = {"clip_id", "split", "label", "label_name", "group", "duration", "row", "left_out"}
+"""What the manifest and the shards hold beside one column per modality."""
 
 
 class Params(Block):
@@ -105,15 +105,17 @@ class Params(Block):
 
     def _mismatch(self, name: str) -> list[str]:
         """What keeps the encoder of modality `name` from reading it."""
-        kind, encoder, features = self.dataset.modalities[name].kind, self.encoders.get(name), self.features.get(name)
-        if encoder is None:
+        encoder, features = self.encoders.get(name), self.features.get(name)
+        if encoder is None or features is None:
             return []
-        if kind not in encoder.reads:
+        if (kind := features.produces) not in encoder.reads:
             blocks = [each for each in get_args(get_args(Encoder)[0]) if kind in each.reads]
             fitting = " or ".join(repr(get_args(each.model_fields["name"].annotation)[0]) for each in blocks)
             reads = " or ".join(encoder.reads)
             return [f"encoders.{name}: {encoder.name!r} reads {reads}, and {name!r} is {kind}; use {fitting}"]
-        if isinstance(encoder, IdentityEncoder) and features and encoder.dim != math.prod(features.shape):
+        # What a pretrained network gives is seen when it is run; the encoder is checked against that when it is built.
+        known = isinstance(encoder, IdentityEncoder) and isinstance(features, SequenceFeatures)
+        if known and encoder.dim != math.prod(features.shape):
             return [
                 f"encoders.{name}.dim: expected {math.prod(features.shape)}, the numbers in a step of shape "
                 f"{features.shape}, found {encoder.dim}"

@@ -57,14 +57,19 @@ class ResNet18(OfImages):
         self.channels = [64, 64, 128, 256, 512]
 
     def load(self, path: Path) -> None:
-        """Load torchvision's weights from a safetensors file; a first layer of 3 channels is summed for 1.
+        """Load torchvision's weights from a safetensors file.
+
+        A first layer of 3 channels is summed for 1; for any other number, as optical flow has, each has the mean of
+        the three (Wang et al., 2016).
 
         Raises:
             AgmError: when the file is missing or holds another network.
         """
         weights = {name: value for name, value in pretrained(path, "weights").items() if not name.startswith("fc.")}
-        if self.network.conv1.in_channels == 1 and "conv1.weight" in weights:
-            weights["conv1.weight"] = weights["conv1.weight"].sum(dim=1, keepdim=True)
+        channels = self.network.conv1.in_channels
+        if channels != 3 and (first := weights.get("conv1.weight")) is not None:
+            gray = first.sum(dim=1, keepdim=True)
+            weights["conv1.weight"] = gray if channels == 1 else (gray / 3).repeat(1, channels, 1, 1)
         try:
             self.network.load_state_dict(weights)
         except RuntimeError as error:
