@@ -18,13 +18,14 @@ from agm.cli import main
 from agm.compose import compose
 from agm.config.schema import Dataset, Split
 from agm.errors import AgmError
-from agm.files import read_json
-from agm.ingest.adapters import ADAPTERS, read
+from agm.files import digest, read_json
+from agm.ingest.adapters import find, read
 from agm.ingest.clip import Clip
 from agm.ingest.listing import look
 from agm.ingest.probe import Unusable, probe
 from agm.ingest.split import assign, order
 from agm.ingest.step import class_names
+from agm.source import Source
 from agm.tables import SPLITS
 from media import tone, write_image, write_video, write_wav
 
@@ -42,7 +43,7 @@ def dataset(root: Path, csv: str | bytes, group: str | None = None, **columns: s
         name="own",
         adapter="manifest",
         root=str(root),
-        annotations=str(root / "clips.csv"),
+        annotations={"clips": str(root / "clips.csv")},
         modalities=modalities,
         group=group,
     )
@@ -59,7 +60,11 @@ def refused(data: Dataset) -> str:
 
 
 def test_every_adapter_of_the_schema_exists():
-    assert set(ADAPTERS) == set(Dataset.model_fields["adapter"].annotation.__args__)
+    names = set(Dataset.model_fields["adapter"].annotation.__args__)
+    for name in names:
+        assert find(name).clips
+    files = (REPOSITORY / "src/agm/ingest/adapters").glob("*.py")
+    assert {file.stem for file in files if "\nADAPTER = " in file.read_text()} == names
 
 
 HEADER = "clip_id,split,label,text\n"
@@ -106,7 +111,7 @@ def test_wrong_rows_are_refused_by_number(tmp_path, rows, expected):
     (tmp_path / "root/away").symlink_to(tmp_path)
     message = refused(data)
     assert expected in message
-    assert str(data.annotations) in message and "fix:" in message
+    assert data.annotations["clips"] in message and "fix:" in message
 
 
 @pytest.mark.parametrize(
@@ -144,9 +149,9 @@ def test_a_csv_as_table_programs_write_it(tmp_path):
         + 'b,café,"sub//b.txt",\r\nc,café,,x\r\n'.encode()
     )
     first, second, third = read(dataset(tmp_path, csv))
-    assert first == Clip("a", None, "violin, fiddle", None, {"text": "a.txt"}, 2)
-    assert second == Clip("b", None, "café", None, {"text": "sub/b.txt"}, 5)
-    assert third.files == {}
+    assert first == Clip("a", None, "violin, fiddle", None, {"text": Source("a.txt")}, 2)
+    assert second == Clip("b", None, "café", None, {"text": Source("sub/b.txt")}, 5)
+    assert third.sources == {}
 
 
 def test_integers_keep_their_order_and_names_are_sorted():
@@ -260,16 +265,16 @@ def video(path: Path, sound: bool = True, **options: object) -> Path:
 
 def test_usable_files(tmp_path):
     clip = video(tmp_path / "clip.mp4")
-    assert (probe(clip, "video").stream, probe(clip, "audio").stream) == (0, 1)
-    assert probe(clip, "video").duration == pytest.approx(1, abs=0.1)
-    sound = probe(write_wav(tmp_path / "clip.wav", tone(440, 0.5, 8000), 8000), "audio")
+    assert (probe(Source(clip), "video").stream, probe(Source(clip), "audio").stream) == (0, 1)
+    assert probe(Source(clip), "video").duration == pytest.approx(1, abs=0.1)
+    sound = probe(Source(write_wav(tmp_path / "clip.wav", tone(440, 0.5, 8000), 8000)), "audio")
     assert (sound.stream, sound.duration) == (0, pytest.approx(0.5))
-    image = probe(write_image(tmp_path / "image.png", np.zeros((8, 8), np.uint8)), "image")
+    image = probe(Source(write_image(tmp_path / "image.png", np.zeros((8, 8), np.uint8))), "image")
     assert (image.stream, image.duration) == (None, None)
     (tmp_path / "appended.mp4").write_bytes(clip.read_bytes() + b"made by a camera")
-    assert probe(tmp_path / "appended.mp4", "video") == probe(clip, "video")
+    assert probe(Source(tmp_path / "appended.mp4"), "video") == probe(Source(clip), "video")
     (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbfcaf\xc3\xa9")
-    assert probe(tmp_path / "bom.txt", "text").duration is None
+    assert probe(Source(tmp_path / "bom.txt"), "text").duration is None
 
 
 def broken_files(folder: Path) -> dict[str, Path]:
@@ -322,10 +327,10 @@ def test_unusable_files_and_their_reasons(tmp_path, capfd):
         ("huge.png", "image", "the image has more than "),
     ]:
         with pytest.raises(Unusable) as error:
-            probe(files[name], kind)
+            probe(Source(files[name]), kind)
         assert str(error.value).startswith(reason), name
-    with pytest.raises(Unusable, match="the file cannot be read: No such file"):
-        probe(tmp_path / "gone.mp4", "video")
+    with pytest.raises(Unusable, match="the file is not there"):
+        probe(Source(tmp_path / "gone.mp4"), "video")
     assert capfd.readouterr() == ("", ""), "FFmpeg and Pillow keep silent"
 
 
@@ -342,8 +347,14 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def own(folder: Path, root: Path, csv: Path, *overrides: str) -> None:
     """Write a params.yaml for a user's own videos with sound."""
     changes = ["~dataset.modalities.text", "~features.text", "~encoders.text", "dataset.generated=[]"]
-    changes += ["dataset.name=own", "dataset.adapter=manifest", f"dataset.root={root}", f"dataset.annotations={csv}"]
+    changes += ["dataset.name=own", "dataset.adapter=manifest"]
+    changes += [f"dataset.root={root}", f"dataset.annotations.clips={csv}"]
     compose([*changes, *overrides], folder / "params.yaml", groups=GROUPS)
+
+
+def run(*commands: str) -> bool:
+    """Whether every one of the commands succeeds."""
+    return all(main(command.split()) == 0 for command in commands)
 
 
 def table(folder: Path, name: str) -> pl.DataFrame:
@@ -352,9 +363,9 @@ def table(folder: Path, name: str) -> pl.DataFrame:
 
 def test_dial_from_nothing_to_the_manifest(tmp_path):
     compose(["dial.clips=40"], tmp_path / "params.yaml", groups=GROUPS)
-    missing = command(tmp_path, "list")
+    missing = command(tmp_path, "annotations", "clips")
     assert missing.returncode == 1 and "agm generate" in missing.stderr and "Traceback" not in missing.stderr
-    for step in (["generate", "dial"], ["list"], ["ingest"]):
+    for step in (["generate", "dial"], ["annotations", "clips"], ["list"], ["ingest"]):
         done = command(tmp_path, *step)
         assert done.returncode == 0, done.stderr
     listing, manifest = table(tmp_path, "dial/listing.parquet"), table(tmp_path, "dial/manifest.parquet")
@@ -362,15 +373,15 @@ def test_dial_from_nothing_to_the_manifest(tmp_path):
     index = read_json(tmp_path / "data/dial/manifest.json")
     assert index["classes"] == [str(digit) for digit in range(10)]
     assert index["clips"] == {"train": 24, "val": 8, "test": 8} and index["rejected"] == 0
-    assert set(manifest["video_stream"]) == {0} and set(manifest["audio_stream"]) == {1}
-    assert manifest["duration"].is_between(0.9, 1.2).all() and manifest["text_stream"].is_null().all()
+    assert [set(manifest[name].struct["stream"]) for name in ("video", "audio", "text")] == [{0}, {1}, {None}]
+    assert manifest["duration"].is_between(0.9, 1.2).all()
     assert manifest["clip_id"].to_list() != sorted(manifest["clip_id"]), "the order is shuffled"
 
     kept = {name: (tmp_path / "data/dial" / name).read_bytes() for name in ("listing.json", "manifest.json")}
     for path in (tmp_path / "data/raw/dial/clips").iterdir():
         os.utime(path, (1, 1))  # as a checkout may
-    for step in ("list", "ingest"):
-        assert command(tmp_path, step).returncode == 0
+    for step in (["annotations", "clips"], ["list"], ["ingest"]):
+        assert command(tmp_path, *step).returncode == 0
     assert kept == {name: (tmp_path / "data/dial" / name).read_bytes() for name in kept}, "equal input, equal bytes"
 
 
@@ -384,7 +395,7 @@ def test_bad_files_cost_their_clips_and_nothing_else(tmp_path, monkeypatch, capf
     before = {path: path.stat() for path in (root, *files.values())}
     own(tmp_path, root, tmp_path / "clips.csv")
     monkeypatch.chdir(tmp_path)
-    assert main(["list"]) == 0 and main(["ingest"]) == 0
+    assert run("annotations clips", "list", "ingest")
     assert "3 clips can be used, 4 cannot" in capfd.readouterr().err
     assert set(table(tmp_path, "own/manifest.parquet")["clip_id"]) == {"g0", "g1", "g2"}
     rejected = table(tmp_path, "own/rejected.parquet")
@@ -405,12 +416,41 @@ def test_a_changed_file_is_noticed(tmp_path, monkeypatch, capfd):
     (tmp_path / "clips.csv").write_text("\n".join(["clip_id,split,label,video", *rows, ""]))
     own(tmp_path, tmp_path, tmp_path / "clips.csv")
     monkeypatch.chdir(tmp_path)
-    assert main(["list"]) == 0 and main(["ingest"]) == 0
+    assert run("annotations clips", "list", "ingest")
     os.utime(clip, ns=(1, 1))
     assert main(["ingest"]) == 1
     message = capfd.readouterr().err
     assert "changed since they were listed: 1, the first is a.mp4" in message and "run `agm list`" in message
-    assert main(["list"]) == 0 and main(["ingest"]) == 0
+    assert run("annotations clips", "list", "ingest")
+
+
+def test_changed_annotations_are_noticed(tmp_path, monkeypatch, capfd):
+    video(tmp_path / "a.mp4")
+    csv = tmp_path / "clips.csv"
+    csv.write_text("clip_id,label,video\n1,cat,a.mp4\n")
+    own(tmp_path, tmp_path, csv)
+    monkeypatch.chdir(tmp_path)
+    assert run("annotations clips", "list")
+    csv.write_text("clip_id,label,video\n1,dog,a.mp4\n")
+    assert main(["list"]) == 1
+    message = capfd.readouterr().err
+    assert "Annotations have changed since they were recorded" in message and "`agm annotations clips`" in message
+    assert run("annotations clips", "list")
+    assert table(tmp_path, "own/clips.parquet")["label"].to_list() == ["dog"]
+
+
+def test_a_folder_of_annotations_counts_by_names_and_contents(tmp_path):
+    folder = tmp_path / "lists"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.txt").write_text("1")
+    (folder / "deep/b.txt").write_text("2")
+    before = digest(folder)
+    os.utime(folder / "a.txt", (1, 1))
+    assert digest(folder) == before
+    (folder / "deep/b.txt").rename(folder / "deep/c.txt")
+    renamed = digest(folder)
+    (folder / "deep/c.txt").write_text("3")
+    assert len({before, renamed, digest(folder)}) == 3
 
 
 @pytest.mark.parametrize(
@@ -427,7 +467,7 @@ def test_a_split_without_clips_is_an_error(tmp_path, monkeypatch, capfd, rows, o
     (tmp_path / "clips.csv").write_text("\n".join(["clip_id,split,label,video", *rows, ""]))
     own(tmp_path, tmp_path, tmp_path / "clips.csv", *overrides)
     monkeypatch.chdir(tmp_path)
-    assert main(["list"]) == 0 and main(["ingest"]) == 1
+    assert run("annotations clips", "list") and main(["ingest"]) == 1
     assert expected in capfd.readouterr().err
     assert not list((tmp_path / "data/own").glob("manifest*")), "no half-written output"
 
@@ -438,7 +478,7 @@ def test_a_class_that_training_lacks_is_a_warning(tmp_path, monkeypatch):
     (tmp_path / "clips.csv").write_text("\n".join(["clip_id,split,label,video", *rows, ""]))
     own(tmp_path, tmp_path, tmp_path / "clips.csv")
     monkeypatch.chdir(tmp_path)
-    assert main(["list"]) == 0 and main(["ingest"]) == 0
+    assert run("annotations clips", "list", "ingest")
     [warning] = read_json(tmp_path / "data/own/manifest.json")["warnings"]
     assert warning == "These classes are in validation or test, but not in training: 2"
 
@@ -450,11 +490,11 @@ def test_two_awkward_real_videos(tmp_path, monkeypatch):
     (tmp_path / "clips.csv").write_text("\n".join(["clip_id,split,label,video", *rows, ""]))
     own(tmp_path, REAL_CLIPS, tmp_path / "clips.csv")
     monkeypatch.chdir(tmp_path)
-    assert main(["list"]) == 0 and main(["ingest"]) == 0
+    assert run("annotations clips", "list", "ingest")
     manifest = table(tmp_path, "own/manifest.parquet").filter(split="train").sort("clip_id")
     assert len(table(tmp_path, "own/rejected.parquet")) == 0
     for row, seconds in zip(manifest.iter_rows(named=True), (5.3, 13.0), strict=True):
         assert row["duration"] == pytest.approx(seconds, abs=0.1)
-        with av.open(str(REAL_CLIPS / row["video_path"]), metadata_errors="ignore") as file:
-            assert file.streams[row["video_stream"]].type == "video"
-            assert file.streams[row["audio_stream"]].type == "audio"
+        with av.open(str(REAL_CLIPS / row["video"]["path"]), metadata_errors="ignore") as file:
+            assert file.streams[row["video"]["stream"]].type == "video"
+            assert file.streams[row["audio"]["stream"]].type == "audio"

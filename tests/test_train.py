@@ -37,7 +37,7 @@ PARAMS = {
         "name": "tiny",
         "adapter": "manifest",
         "root": "raw",
-        "annotations": "raw/manifest.csv",
+        "annotations": {"clips": "raw/manifest.csv"},
         "modalities": {name: {"kind": name, "column": name} for name in ("image", "audio", "text")},
     },
     "parts": [0],

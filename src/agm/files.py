@@ -1,6 +1,7 @@
 """Files that are either whole or absent: every output of the DAG is written here."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -8,9 +9,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agm.errors import AgmError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @contextmanager
@@ -57,6 +61,15 @@ def write_json(target: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_parquet(target: Path, table: "pl.DataFrame") -> None:
+    """Write a table as Parquet, atomically; equal tables give equal bytes."""
+    # By way of the memory: what polars raises when the disk is full does not always say so.
+    content = io.BytesIO()
+    table.write_parquet(content)
+    with replacing(target) as temporary:
+        temporary.write_bytes(content.getbuffer())
+
+
 def read_json(path: Path, rebuild: str | None = None) -> Any:
     """Read a JSON file of the DAG.
 
@@ -76,6 +89,16 @@ def sha256(path: Path) -> str:
     """Checksum of one file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(path: Path) -> str:
+    """Checksum of a file, or of the names and contents of every file below a folder."""
+    if not path.is_dir():
+        return sha256(path)
+    found = hashlib.sha256()
+    for each in sorted(each for each in path.rglob("*") if each.is_file()):
+        found.update(f"{each.relative_to(path).as_posix()}\0{sha256(each)}\0".encode(errors="surrogateescape"))
+    return found.hexdigest()
 
 
 def checksums(folder: Path, names: list[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import agm
 from agm import config
 from agm.errors import AgmError
-from agm.files import read_json, sha256
+from agm.files import digest, read_json
 from agm.graph import Job
 
 RECORD = "made_from"
@@ -30,7 +30,7 @@ def expected(job: Job, content: dict[str, Any], checksums: dict[Path, str | None
     checksums = {} if checksums is None else checksums
     for path in job.inputs:
         if path not in checksums:
-            checksums[path] = sha256(path) if path.exists() else None
+            checksums[path] = digest(path) if path.exists() else None
     return {
         "parameters": config.select(content, list(job.parameters)),
         "code": fingerprint(job.code),
@@ -91,7 +91,7 @@ def check_inputs(job: Job) -> None:
             raise AgmError(
                 f"An input of `{job.command}` is missing",
                 where=path,
-                fix=RAW_MISSING if job.step == "list" else "run the earlier steps: `snakemake` or `dvc repro`",
+                fix=RAW_MISSING if job.step == "annotations" else "run the earlier steps: `snakemake` or `dvc repro`",
             )
 
 

@@ -24,7 +24,7 @@ from agm.config import Params
 from agm.device import prepare_device
 from agm.errors import AgmError
 from agm.evaluate.predict import Predictions, predict
-from agm.files import checksums, read_json, replacing, verify
+from agm.files import checksums, read_json, verify, write_parquet
 from agm.graph import Graph, Job
 from agm.methods import build_method
 from agm.metrics.classification import accuracy, classification_summary
@@ -43,8 +43,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     record = _finished(trained)
     shards = Shards.open(graph.data)
     predictions = _predict(params, trained, shards)
-    with replacing(job.outputs[0]) as temporary:
-        _table(predictions).write_parquet(temporary)
+    write_parquet(job.outputs[0], _table(predictions))
     summary = {
         "run": record["run"],
         "selected_epoch": record["selected_epoch"],

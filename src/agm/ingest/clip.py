@@ -1,10 +1,12 @@
-"""One clip as the annotations describe it, and how a data set's annotations are refused."""
+"""One clip as the annotations describe it, and what an adapter is."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agm.config.schema import Dataset
 from agm.errors import AgmError, listed
+from agm.ingest.card import Card
+from agm.source import Source
 
 SHOWN = 10
 
@@ -16,18 +18,19 @@ class Clip:
     Attributes:
         split: one of `agm.tables.SPLITS`, or None where the annotations leave it to the program.
         label: the class: a name, or an integer as canonical decimal digits.
-        group: what must not be in two splits (a speaker, say); None where the data set names no groups.
-        files: the path of each modality's file, relative to the data set's root; a modality that the clip lacks is
-            absent.
+        group: what should not be in two splits (a speaker, say); None where the data set names no groups.
+        sources: where each modality lies; a modality that the clip lacks is absent.
         row: line of the annotation file, for messages.
+        left_out: why the clip is not to be used although the annotations have it; None for nearly all.
     """
 
     clip_id: str
     split: str | None
     label: str
     group: str | None
-    files: dict[str, str]
+    sources: dict[str, Source]
     row: int
+    left_out: str | None = None
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,13 @@ class Adapter:
 
     Attributes:
         clips: reads the annotations; raises AgmError with row numbers for what is wrong with them.
+        card: what is known about a published data set; None for anybody's own data. A file of a published data set
+            that is not there costs its clip: downloads are never complete. In one's own list it is an error.
         made_by: the command that makes the folder, or None for data that the user brings.
     """
 
     clips: Callable[[Dataset], list[Clip]]
+    card: Card | None = None
     made_by: str | None = None
 
 

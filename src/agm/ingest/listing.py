@@ -1,6 +1,9 @@
-"""List the raw files that the annotations name: path, size and modification time of each.
+"""Read the annotations, and list the raw files that they name: path, size and modification time of each.
 
-    data/<dataset>/listing.parquet   path (relative to dataset.root), size (bytes), mtime_ns
+    data/<dataset>/clips.parquet     a row per clip of the annotations: clip_id, split, label, group, row, left_out,
+                                     and for each modality where it lies (`agm.source`)
+    data/<dataset>/listing.parquet   path (relative to dataset.root), size (bytes), mtime_ns; nulls where a file of a
+                                     published data set is not there
 
 The listing is what `agm ingest` depends on in place of the files themselves, which may be terabytes on read-only
 storage: they are never hashed, copied or written to. When files change, run this step again. For a demo set, mtime_ns
@@ -12,6 +15,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,42 +24,86 @@ import polars as pl
 
 from agm.config import Params
 from agm.config.schema import Dataset
-from agm.files import checksums, replacing
+from agm.errors import AgmError
+from agm.files import checksums, digest, read_json, write_parquet
 from agm.graph import Job
-from agm.ingest.adapters import ADAPTERS, read
+from agm.ingest.adapters import differences, find, read
 from agm.ingest.adapters.table import FIX
 from agm.ingest.clip import Clip, refuse
-from agm.progress import track
+from agm.progress import say, track
+from agm.source import STRUCT, Source
 
 SCHEMA = {"path": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64}
 # Shared storage answers slowly but many at a time.
 THREADS = 16
 BATCH = 128
+MISSING = "file not found"
 
 
 class Seen(NamedTuple):
-    """What the file system says of one file."""
+    """What the file system says of one file; None and None of one that is not there."""
 
-    size: int
+    size: int | None
     mtime_ns: int | None
 
 
 def run(params: Params, job: Job) -> dict[str, Any]:
-    """Write the listing.
+    """Write the clips and the listing.
 
     Returns:
-        The number of files, their bytes and the listing's checksum.
+        The number of files, how many of them are not there, their bytes, notes on the annotations, and checksums.
     """
-    [target] = job.outputs
-    files = look(params.dataset, read(params.dataset))
-    with replacing(target) as temporary:
-        table = pl.DataFrame([(path, *seen) for path, seen in files.items()], schema=SCHEMA, orient="row")
-        table.write_parquet(temporary)
+    dataset = params.dataset
+    _check_annotations(dataset, job)
+    clips = read(dataset)
+    files = look(dataset, clips)
+    listing = pl.DataFrame([(path, *seen) for path, seen in files.items()], schema=SCHEMA, orient="row")
+    for target, table in zip(job.outputs, (_table(clips, dataset), listing), strict=True):
+        write_parquet(target, table)
+    missing = listing["size"].null_count()
+    notes = differences(dataset, clips)
+    for line in (*notes, f"list: {len(clips)} clips, {len(files)} files, {missing} of them not there"):
+        say(line)
     return {
+        "clips": len(clips),
         "files": len(files),
-        "bytes": sum(seen.size for seen in files.values()),
-        "sha256": checksums(target.parent, [target.name]),
+        "missing": missing,
+        "bytes": listing["size"].sum(),
+        "notes": notes,
+        "sha256": checksums(job.index.parent, [target.name for target in job.outputs]),
     }
+
+
+def _check_annotations(dataset: Dataset, job: Job) -> None:
+    """Refuse annotations that are not those on record."""
+    for index, (key, path) in zip(job.inputs, dataset.annotations.items(), strict=True):
+        again = f"agm annotations {key}"
+        if digest(Path(path)) != read_json(index, again)["sha256"]:
+            raise AgmError("Annotations have changed since they were recorded", where=path, fix=f"run `{again}`")
+
+
+def _table(clips: Sequence[Clip], dataset: Dataset) -> pl.DataFrame:
+    schema = {"clip_id": pl.String, "split": pl.String, "label": pl.String, "group": pl.String}
+    schema |= {"row": pl.Int64, "left_out": pl.String} | dict.fromkeys(dataset.modalities, STRUCT)
+    rows = []
+    for clip in clips:
+        found = [clip.sources.get(name) for name in dataset.modalities]
+        sources = [source and asdict(source) for source in found]
+        rows.append([clip.clip_id, clip.split, clip.label, clip.group, clip.row, clip.left_out, *sources])
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def stored(path: Path, dataset: Dataset) -> list[Clip]:
+    """The clips that `run` stored, as the adapter read them."""
+    return [
+        Clip(
+            *(row[key] for key in ("clip_id", "split", "label", "group")),
+            sources={name: Source(**row[name]) for name in dataset.modalities if row[name] is not None},
+            row=row["row"],
+            left_out=row["left_out"],
+        )
+        for row in pl.read_parquet(path).iter_rows(named=True)
+    ]
 
 
 def look(dataset: Dataset, clips: Sequence[Clip]) -> dict[str, Seen]:
@@ -64,10 +112,12 @@ def look(dataset: Dataset, clips: Sequence[Clip]) -> dict[str, Seen]:
     Raises:
         AgmError: with the row numbers of files that are not there or lie outside the root folder.
     """
+    adapter = find(dataset.adapter)
     named: dict[str, tuple[int, str]] = {}
     for clip in clips:
-        for modality, path in clip.files.items():
-            named.setdefault(path, (clip.row, modality))
+        for modality, source in clip.sources.items():
+            if source.path is not None:
+                named.setdefault(source.path, (clip.row, modality))
     paths = sorted(named)
     with ThreadPoolExecutor(THREADS) as pool:
         batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
@@ -75,9 +125,12 @@ def look(dataset: Dataset, clips: Sequence[Clip]) -> dict[str, Seen]:
         found = dict(
             zip(paths, track(chain.from_iterable(pool.map(ask, batches)), len(paths), "look at files"), strict=True)
         )
+    if adapter.card is not None:
+        found = {path: Seen(None, None) if seen == MISSING else seen for path, seen in found.items()}
     wrong = sorted((*named[path], seen, path) for path, seen in found.items() if isinstance(seen, str))
-    refuse([f"row {row}: {modality}: {why}: {path}" for row, modality, why, path in wrong], dataset.annotations, FIX)
-    if ADAPTERS[dataset.adapter].made_by:
+    where = ", ".join(dataset.annotations.values())
+    refuse([f"row {row}: {modality}: {why}: {path}" for row, modality, why, path in wrong], where, FIX)
+    if adapter.made_by:
         return {path: seen._replace(mtime_ns=None) for path, seen in found.items()}
     return found
 
@@ -99,7 +152,7 @@ def _look_at(root: str, paths: Iterable[str], real_folder: Any) -> Iterator[Seen
                 found = os.stat(real)
         except OSError as error:
             missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-            yield "file not found" if missing else f"file cannot be reached ({error.strerror})"
+            yield MISSING if missing else f"file cannot be reached ({error.strerror})"
             continue
         if not Path(real).is_relative_to(root):
             yield "the path is a link that leaves the root folder"

@@ -5,7 +5,7 @@ probe cannot see, damage further on, is found when the features are extracted.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from PIL import UnidentifiedImageError
 
 from agm.ingest.clip import Clip
 from agm.media import IMAGE_FORMATS, Unusable, open_container, opened_array, opened_image, told
+from agm.source import Source
 
 # A text beyond this is not what its column says, and would fill the memory; for images Pillow has a limit.
 MOST_TEXT_BYTES = 16 * 2**20
@@ -36,42 +37,61 @@ class Media:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a clip cannot be used: its first modality that fails."""
+    """Why a clip cannot be used: its first modality that fails, or None where the annotations leave the clip out."""
 
-    modality: str
+    modality: str | None
     reason: str
 
 
 def probe_clip(root: str, kinds: dict[str, str], clip: Clip) -> dict[str, Media] | Rejection:
     """Probe every modality (name → kind in `kinds`) of one clip."""
+    if clip.left_out is not None:
+        return Rejection(None, clip.left_out)
     found = {}
     for modality, kind in kinds.items():
-        if modality not in clip.files:
+        if modality not in clip.sources:
             return Rejection(modality, f"the annotations name no file for {modality}")
         try:
-            found[modality] = probe(Path(root, clip.files[modality]), kind)
+            found[modality] = probe(clip.sources[modality].below(root), kind)
         except Unusable as error:
             return Rejection(modality, str(error))
     return found
 
 
-def probe(path: Path, kind: str) -> Media:
-    """Probe one file as `kind`: video, audio, image, text or sequence.
+def probe(source: Source, kind: str) -> Media:
+    """Probe one source as `kind`: video, flow, audio, image, array, text or sequence.
+
+    Of a file that holds many clips, only that it is there: reading a clip of it may mean reading it all.
 
     Raises:
         Unusable: with the reason.
     """
+    if source.text is not None:
+        return _words(source.text)
+    path = Path(source.path)
     try:
         size = path.stat().st_size
         if size == 0:
             raise Unusable("the file is empty")
-        return PROBES[kind](path, size)
+        return _within(PROBES[kind](path, size), source) if source.member is None else Media()
     except Unusable:
         raise
+    except FileNotFoundError:
+        raise Unusable("the file is not there") from None
     except OSError as error:
         raise Unusable(f"the file cannot be read: {error.strerror or error}") from None
     except Exception as error:  # decoders fail in many ways on damaged files, and each must cost one clip only
         raise Unusable(f"the {kind} cannot be decoded: {told(error)}") from None
+
+
+def _within(media: Media, source: Source) -> Media:
+    """The same file, of which the clip is only a piece."""
+    if media.duration is None or (source.start is None and source.end is None):
+        return media
+    start, end = source.start or 0.0, min(media.duration, source.end or media.duration)
+    if start >= end:
+        raise Unusable(f"the file ends after {media.duration:g} s, before the clip begins ({start:g} s)")
+    return replace(media, duration=end - start)
 
 
 def _timed(kind: str, path: Path, size: int) -> Media:
@@ -146,20 +166,26 @@ def _text(path: Path, size: int) -> Media:
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise Unusable(f"the text is not UTF-8 (byte {byte:#04x} at {error.start})") from None
+    return _words(text)
+
+
+def _words(text: str) -> Media:
     if not text.strip():
         raise Unusable("the text is blank")
     return Media()
 
 
-def _sequence(path: Path, size: int) -> Media:
+def _array(path: Path, size: int) -> Media:
     opened_array(path)
     return Media()
 
 
 PROBES: dict[str, Callable[[Path, int], Media]] = {
     "video": partial(_timed, "video"),
+    "flow": partial(_timed, "video"),
     "audio": partial(_timed, "audio"),
     "image": _image,
+    "array": _array,
     "text": _text,
-    "sequence": _sequence,
+    "sequence": _array,
 }

@@ -1,18 +1,20 @@
 """Probe every raw file and write the manifest: which clips there are, in which split, and where their streams lie.
 
     data/<dataset>/manifest.parquet   a row per usable clip: clip_id, split, label (number of its class), label_name,
-                                      group, duration (seconds), and for each modality <m>_path, <m>_stream
-    data/<dataset>/manifest.json      the classes, clips per split, and what is odd about the data
+                                      group, duration (seconds), and for each modality where it lies (`agm.source`)
+    data/<dataset>/manifest.json      the classes, clips per split, what leaks from split to split, what else is odd
     data/<dataset>/rejected.parquet   a row per clip that cannot be used, with the reason
 
-A clip that cannot be used costs that clip and never the run; wrong annotations are refused. Splits that the
+A clip that cannot be used costs that clip and never the run. Splits that the
 annotations leave open are assigned by `dataset.split`. The manifest's rows are in a seeded random order that every
 later step keeps. Raw files are only ever read.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import polars as pl
@@ -20,15 +22,16 @@ import polars as pl
 from agm.config import Params
 from agm.config.schema import Dataset
 from agm.errors import AgmError
-from agm.files import checksums, read_json, replacing, verify
+from agm.files import checksums, read_json, verify, write_parquet
 from agm.graph import Job
-from agm.ingest.adapters import read
+from agm.ingest.adapters import find
 from agm.ingest.clip import Clip
-from agm.ingest.listing import look
+from agm.ingest.listing import look, stored
 from agm.ingest.probe import Media, Rejection, probe_clip
 from agm.ingest.split import assign, order
 from agm.parallel import parallel_map
 from agm.progress import say
+from agm.source import STRUCT
 from agm.tables import QUARANTINE, SPLITS
 
 CHUNK = 32
@@ -38,14 +41,13 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     """Write the manifest and the rejected clips.
 
     Returns:
-        The classes, clips per split, number of rejected clips, checksums and warnings.
+        The classes, clips per split, number of rejected clips, checksums, leaks and warnings.
 
     Raises:
-        AgmError: for wrong annotations, files that changed since they were listed, or a split without clips.
+        AgmError: for files that changed since they were listed, or a split without clips.
     """
     dataset = params.dataset
-    clips = read(dataset)
-    _check_listing(dataset, clips, job)
+    clips, listed = _listed(dataset, job)
     splits = assign(clips, dataset.split)
     classes = class_names(clips)
     kinds = {name: modality.kind for name, modality in dataset.modalities.items()}
@@ -56,16 +58,17 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     counts = {split: manifest["split"].eq(split).sum() for split in SPLITS}
     _check_splits(counts, splits, rejected, dataset)
     for target, table in zip(job.outputs, (manifest, rejected), strict=True):
-        with replacing(target) as temporary:
-            table.write_parquet(temporary)
-    warnings = _warnings(manifest, classes)
-    for line in (*warnings, f"ingest: {len(manifest)} clips can be used, {len(rejected)} cannot"):
+        write_parquet(target, table)
+    leaks = straddling(manifest, dataset)
+    warnings = [*listed["notes"], *_warnings(manifest, classes)]
+    for line in (*leaks, *warnings, f"ingest: {len(manifest)} clips can be used, {len(rejected)} cannot"):
         say(line)
     return {
         "classes": classes,
         "clips": counts,
         "rejected": len(rejected),
         "sha256": checksums(job.index.parent, [target.name for target in job.outputs]),
+        "leaks": leaks,
         "warnings": warnings,
     }
 
@@ -79,11 +82,16 @@ def class_names(clips: Sequence[Clip]) -> list[str]:
         return sorted(names)
 
 
-def _check_listing(dataset: Dataset, clips: Sequence[Clip], job: Job) -> None:
-    """Refuse files that are not the listed ones: what was listed is what the manifest is on record as made from."""
-    index, listing = job.inputs[0], job.data[0]
+def _listed(dataset: Dataset, job: Job) -> tuple[list[Clip], dict[str, Any]]:
+    """The clips of the annotations, and the index of the listing.
+
+    Files that are not the listed ones are refused: what was listed is what the manifest is on record as made from.
+    """
+    [index], (stored_clips, listing) = job.inputs, job.data
     again = "agm list"
-    verify(listing.parent, read_json(index, again)["sha256"], again)
+    record = read_json(index, again)
+    verify(listing.parent, record["sha256"], again)
+    clips = stored(stored_clips, dataset)
     listed = {path: seen for path, *seen in pl.read_parquet(listing).iter_rows()}
     changed = [path for path, seen in look(dataset, clips).items() if list(seen) != listed.get(path)]
     if changed:
@@ -92,6 +100,7 @@ def _check_listing(dataset: Dataset, clips: Sequence[Clip], job: Job) -> None:
             where=dataset.root,
             fix=f"run `{again}`",
         )
+    return clips, record
 
 
 def _manifest(
@@ -104,8 +113,7 @@ def _manifest(
     """The usable clips, in their stored order."""
     schema = {"clip_id": pl.String, "split": pl.String, "label": pl.Int64, "label_name": pl.String}
     schema |= {"group": pl.String, "duration": pl.Float64}
-    for name in dataset.modalities:
-        schema |= {f"{name}_path": pl.String, f"{name}_stream": pl.Int64}
+    schema |= dict.fromkeys(dataset.modalities, STRUCT)
     numbers = {name: number for number, name in enumerate(classes)}
     rows = []
     for number in order(len(clips), dataset.split.seed):
@@ -114,9 +122,8 @@ def _manifest(
             continue
         duration = max((one.duration for one in media.values() if one.duration is not None), default=None)
         row = [clip.clip_id, splits[number], numbers[clip.label], clip.label, clip.group, duration]
-        for name in dataset.modalities:
-            row += [clip.files[name], media[name].stream]
-        rows.append(row)
+        sources = [replace(clip.sources[name], stream=media[name].stream) for name in dataset.modalities]
+        rows.append(row + [asdict(source) for source in sources])
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
@@ -125,11 +132,15 @@ def _rejected(
 ) -> pl.DataFrame:
     """The clips that cannot be used, in the order of the annotations."""
     rows = [
-        (clip.clip_id, split, found.modality, "ingest", found.reason, clip.files.get(found.modality))
+        (clip.clip_id, split, found.modality, "ingest", found.reason, _path(clip, found.modality))
         for clip, split, found in zip(clips, splits, probes, strict=True)
         if isinstance(found, Rejection)
     ]
     return pl.DataFrame(rows, schema=QUARANTINE, orient="row")
+
+
+def _path(clip: Clip, modality: str | None) -> str | None:
+    return clip.sources[modality].path if modality in clip.sources else None
 
 
 def _fatal(kinds: dict[str, str], clip: Clip) -> Rejection:
@@ -151,9 +162,27 @@ def _check_splits(counts: dict[str, int], splits: Sequence[str], rejected: pl.Da
             )
         raise AgmError(
             f"The split '{split}' has no clips",
-            where=dataset.annotations,
+            where=", ".join(dataset.annotations.values()),
             fix="add clips or groups, or set a larger share in dataset.split",
         )
+
+
+def straddling(manifest: pl.DataFrame, dataset: Dataset) -> list[str]:
+    """What leaks: for each pair of splits, how many groups are in both."""
+    card = find(dataset.adapter).card
+    noun = (card and card.group) or dataset.group or "group"
+    groups = {split: set(manifest.filter(split=split)["group"].drop_nulls()) for split in SPLITS}
+    scheme = f" (split scheme '{card.scheme(dataset)}')" if card else ""
+    return [
+        f"{count(noun, len(both))} of {split} {'is' if len(both) == 1 else 'are'} in {other} too{scheme}"
+        for other, split in combinations(SPLITS, 2)
+        if (both := groups[split] & groups[other])
+    ]
+
+
+def count(noun: str, number: int) -> str:
+    """'1 actor', '91 actors'."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _warnings(manifest: pl.DataFrame, classes: Sequence[str]) -> list[str]:

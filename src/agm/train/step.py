@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from agm import config, provenance
 from agm.config import Params, schema
 from agm.device import environment, prepare_device
-from agm.files import checksums, read_json, replacing, verify
+from agm.files import checksums, read_json, replacing, verify, write_parquet
 from agm.graph import Graph, Job
 from agm.methods import Method, Past, build_method
 from agm.models import build_concept, build_joint
@@ -44,8 +44,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     model_file, history_file = job.outputs
     with replacing(model_file) as temporary:
         save_file(training.best_weights, temporary)
-    with replacing(history_file) as temporary:
-        pl.DataFrame(training.history, infer_schema_length=None).write_parquet(temporary)
+    write_parquet(history_file, pl.DataFrame(training.history, infer_schema_length=None))
     shutil.rmtree(checkpoint.parent, ignore_errors=True)
     return {
         "run": describe(params, job),

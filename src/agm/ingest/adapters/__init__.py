@@ -1,23 +1,50 @@
-"""How each kind of raw folder is read: one module per layout, chosen by `dataset.adapter`."""
+"""How each kind of raw folder is read: one file per data set or layout, chosen by `dataset.adapter`."""
 
+from collections import Counter
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from agm.config.schema import Dataset
 from agm.errors import AgmError
-from agm.ingest.adapters import dial, manifest
+from agm.ingest.adapters.chosen import disjoint, of_classes
 from agm.ingest.clip import Adapter, Clip
+from agm.tables import SPLITS
 
-ADAPTERS: dict[str, Adapter] = {"dial": dial.ADAPTER, "manifest": manifest.ADAPTER}
+
+def find(name: str) -> Adapter:
+    """The adapter in the file of that name."""
+    return import_module(f"agm.ingest.adapters.{name}").ADAPTER
 
 
 def read(dataset: Dataset) -> list[Clip]:
-    """The clips that the data set's annotations name, in their order.
+    """The clips that the data set's annotations name, of the classes asked for, in their order.
 
     Raises:
         AgmError: when the root folder does not exist, or for what is wrong with the annotations, row by row.
     """
-    adapter = ADAPTERS[dataset.adapter]
+    adapter = find(dataset.adapter)
     if not Path(dataset.root).is_dir():
         fix = f"run `{adapter.made_by}`" if adapter.made_by else "agm compose … dataset.root=/its/folder"
         raise AgmError("The folder of the raw data (dataset.root) does not exist", where=dataset.root, fix=fix)
+    if adapter.card is not None:
+        adapter.card.check(dataset)
+        chosen = of_classes(adapter.clips(dataset), dataset)
+        return disjoint(chosen) if adapter.card.schemes[adapter.card.scheme(dataset)].disjoint else chosen
     return adapter.clips(dataset)
+
+
+def differences(dataset: Dataset, clips: Sequence[Clip]) -> list[str]:
+    """How the number of clips in each split differs from the official one of a published data set."""
+    card = find(dataset.adapter).card
+    if card is None or (dataset.classes is not None and len(dataset.classes) != card.classes):
+        return []
+    if card.label(dataset) != next(iter(card.labels)):
+        return []  # the counts are those of the usual label, and another may leave clips out
+    official = card.schemes[card.scheme(dataset)].counts
+    found = Counter(clip.split for clip in clips)
+    return [
+        f"The annotations have {found[split]:,} clips in {split}; officially there are {official[split]:,}"
+        for split in SPLITS
+        if split in official and found[split] != official[split]
+    ]

@@ -1,4 +1,4 @@
-"""Anybody's own data: one CSV with a row per clip.
+"""Anybody's own data: one CSV with a row per clip, `dataset.annotations.clips`.
 
 Columns: `clip_id`; `label`, all integers or all names; `split` (train, val or test), which may be missing or have
 empty cells; for each modality the column that `dataset.modalities` names, with the path of a file below
@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from agm.config.schema import Dataset
+from agm.errors import AgmError
 from agm.ingest.adapters.table import FIX, Row, rows
 from agm.ingest.clip import Adapter, Clip, refuse
+from agm.source import Source
 from agm.tables import SPLITS
 
 # Ids become file names in users' hands, so nothing that a file system or a shell trips over.
@@ -35,15 +37,16 @@ class _Seen:
 
 
 def clips(dataset: Dataset) -> list[Clip]:
-    """Read the CSV that `dataset.annotations` names.
+    """Read the CSV.
 
     Raises:
         AgmError: with the row numbers of everything that is wrong with it.
     """
+    path = _path(dataset)
     columns = {name: modality.column for name, modality in dataset.modalities.items()}
     required = ["clip_id", "label", *dict.fromkeys(columns.values()), *([dataset.group] if dataset.group else [])]
     found, problems, seen = [], [], _Seen()
-    for row in rows(dataset.annotations, required):
+    for row in rows(path, required):
         clip = _clip(row, columns, dataset.group)
         wrong = [
             *_wrong_id(clip, seen),
@@ -53,8 +56,18 @@ def clips(dataset: Dataset) -> list[Clip]:
         ]
         problems += [f"row {row.number}: {each}" for each in wrong]
         found.append(clip)
-    refuse(problems, dataset.annotations, FIX)
+    refuse(problems, path, FIX)
     return found
+
+
+def _path(dataset: Dataset) -> str:
+    if list(dataset.annotations) != ["clips"]:
+        raise AgmError(
+            f"dataset.annotations: expected `clips`, the CSV with a row per clip, found {list(dataset.annotations)}",
+            where="params.yaml",
+            fix="agm compose … dataset.annotations.clips=/its/path.csv",
+        )
+    return dataset.annotations["clips"]
 
 
 def _clip(row: Row, columns: dict[str, str], group: str | None) -> Clip:
@@ -64,7 +77,7 @@ def _clip(row: Row, columns: dict[str, str], group: str | None) -> Clip:
         split=row.get("split") or None,
         label=str(int(label)) if INTEGER.fullmatch(label) else label,
         group=row[group] if group else None,
-        files={name: posixpath.normpath(row[column]) for name, column in columns.items() if row[column]},
+        sources={name: Source(posixpath.normpath(row[column])) for name, column in columns.items() if row[column]},
         row=row.number,
     )
 
@@ -104,7 +117,8 @@ def _wrong_split(clip: Clip, seen: _Seen, column: str | None) -> Iterator[str]:
 
 
 def _wrong_path(clip: Clip) -> Iterator[str]:
-    for modality, path in clip.files.items():
+    for modality, source in clip.sources.items():
+        path = source.path
         if path.startswith("/") or path.split("/")[0] == "..":
             yield f"{modality}: the path {path!r} leaves the root folder"
         elif "\0" in path:

@@ -1,4 +1,4 @@
-"""Read an annotation CSV: any line ends, quoted fields, a byte order mark or none; UTF-8 only."""
+"""Read annotation files: any line ends, quoted fields, a byte order mark or none; UTF-8 only."""
 
 import csv
 import io
@@ -25,17 +25,17 @@ def rows(path: str, required: Sequence[str]) -> Iterator[Row]:
         AgmError: when the file is not a UTF-8 CSV, lacks a required column or any row, or (after the last row) for
             rows with too many or too few cells.
     """
-    lines = _lines(path)
+    lines = cells(path)
     _, header = next(lines, (1, []))
     header = [name.strip() for name in header]
     _check_header(header, required, path)
     empty, problems = True, []
-    for number, cells in lines:
+    for number, found in lines:
         empty = False
-        if len(cells) != len(header):
-            problems.append(f"row {number}: it has {len(cells)} cells, the header has {len(header)}")
+        if len(found) != len(header):
+            problems.append(f"row {number}: it has {len(found)} cells, the header has {len(header)}")
             continue
-        row = Row(zip(header, map(str.strip, cells), strict=True))
+        row = Row(zip(header, map(str.strip, found), strict=True))
         row.number = number
         yield row
     refuse(problems, path, FIX)
@@ -43,10 +43,14 @@ def rows(path: str, required: Sequence[str]) -> Iterator[Row]:
         raise AgmError("The annotations have no rows", where=path, fix="add one row for each clip below the header")
 
 
-def _lines(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every line that is not empty."""
+def text_of(path: str) -> str:
+    """The text of a UTF-8 file, without a byte order mark.
+
+    Raises:
+        AgmError: with the row that is not UTF-8.
+    """
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         byte = error.object[error.start]
@@ -55,12 +59,31 @@ def _lines(path: str) -> Iterator[tuple[int, list[str]]]:
             where=path,
             fix="save the file as UTF-8",
         ) from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+
+
+def lines(path: str) -> Iterator[tuple[int, str]]:
+    """Number and text of every line that is not blank, without the spaces around it.
+
+    Raises:
+        AgmError: with the row that is not UTF-8.
+    """
+    for number, line in enumerate(io.StringIO(text_of(path)), start=1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def cells(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of every line of a CSV that is not empty, the header included if there is one.
+
+    Raises:
+        AgmError: with the row that is not UTF-8, or not CSV.
+    """
+    reader = csv.reader(io.StringIO(text_of(path), newline=""), strict=True)
     start = 1
     try:
-        for cells in reader:
-            if cells:
-                yield start, cells
+        for found in reader:
+            if found:
+                yield start, found
             start = reader.line_num + 1
     except csv.Error as error:
         raise AgmError(f"The annotations are not a CSV: row {start}: {error}", where=path, fix=FIX) from None
