@@ -7,9 +7,11 @@
 # Which files land where, and the rules that make them (<data> is data/NAME of the data set, and so on):
 #
 #   data/raw/SET/                         demo clips as raw files                          rules/raw.smk
+#   <data>/annotations/, clips.parquet    which clips the annotations name                 rules/raw.smk
 #   <data>/listing.*, manifest.*          which files there are, which clips they make     rules/raw.smk
 #   <data>/features/MODALITY/part-N.*     tensors                                          rules/features.smk
 #   <data>/shards/, shards.json           what training reads                              rules/features.smk
+#   <data>/inspection.json, contact_sheet.png  what the data look like, what leaks         rules/features.smk
 #   <runs>/FUSION/METHOD/seed-N/          weights and history of a run                     rules/train.smk
 #   <runs>/FUSION/concepts/seed-N/MODALITY/    the same for one modality alone             rules/train.smk
 #   <evaluations>/                        scores and predictions, folder by folder         rules/evaluate.smk
@@ -57,6 +59,7 @@ pathvars:
 
 wildcard_constraints:
     set="|".join(PARAMS.dataset.generated),
+    annotations="|".join(PARAMS.dataset.annotations),
     modality="|".join(PARAMS.study.modalities),
     part=r"\d+",
     fusion="|".join(PARAMS.study.fusions),
@@ -66,6 +69,7 @@ wildcard_constraints:
 
 localrules:
     all,
+    annotations,
     list,
     report,
 

@@ -142,6 +142,8 @@ def imports(module: str) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{module} has a relative import, which this test does not follow"
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            if "import_module" in {alias.name for alias in node.names}:  # a package that finds its modules by name
+                found |= {f"{module}.{each.stem}" for each in source(module).parent.glob("[!_]*.py")}
     # A package is run before its modules.
     found |= {".".join(name.split(".")[:n]) for name in found for n in range(1, name.count(".") + 1)}
     return frozenset(name for name in found if name.split(".")[0] == "agm" and source(name))

@@ -9,14 +9,35 @@ import torch
 from agm import config, methods
 from agm.compose import compose
 from agm.config import Params
-from agm.extract import audio, image, sequence, video
+from agm.extract import array, audio, image, sequence, video
 from agm.methods import build_method
 from agm.models import MultimodalModel, build_joint
 from agm.tensors import Feature
 from clone import ROOT
 
-MAKERS = {"audio": audio.feature, "image": image.feature, "sequence": sequence.feature, "video": video.feature}
-CLASSES = {"av_mnist": 10, "crema_d": 6, "ur_funny": 2, "ave": 28, "cmu_mosei": 2}
+MAKERS = {
+    "array": array.feature,
+    "audio": audio.feature,
+    "image": image.feature,
+    "sequence": sequence.feature,
+    "video": video.feature,
+}
+CLASSES = {
+    "av_mnist": 10,
+    "crema_d": 6,
+    "ur_funny": 2,
+    "ave": 28,
+    "ave_raw": 28,
+    "kinetics_sounds": 31,
+    "vggsound": 309,
+    "cmu_mosei": 2,
+}
+# Ten seconds of sound and three pictures, in two ResNet-18.
+AUDIO_VISUAL = (
+    {"audio": (1, 257, 1004), "video": (3, 3, 224, 224)},
+    {"audio": 512, "video": 512},
+    {"late_concat": 1024},
+)
 # By study: shape of each stored tensor, size of each feature, and of Z by fusion.
 SIZES = {
     "av_mnist": (
@@ -39,6 +60,9 @@ SIZES = {
         {"audio": 128, "visual": 49 * 512},
         {"psp": 64},
     ),
+    "ave_raw": AUDIO_VISUAL,
+    "kinetics_sounds": AUDIO_VISUAL,
+    "vggsound": AUDIO_VISUAL,
     "cmu_mosei": (
         {"text": (60, 300), "audio": (60, 80)},
         {"text": 512, "audio": 512},
@@ -51,6 +75,9 @@ TRAINING = {
     "crema_d": (1.5, 10.0, 1500, 1.0),
     "ur_funny": (4.0, 7.0, 800, 5.0),
     "ave": (1.0, None, 100, 1.0),
+    "ave_raw": (1.0, None, 100, 1.0),
+    "kinetics_sounds": (1.0, None, 100, 1.0),
+    "vggsound": (1.0, None, 100, 1.0),
     "cmu_mosei": (1.0, None, 100, 1.0),
 }
 
@@ -98,7 +125,7 @@ def test_the_network_has_its_published_size(tmp_path, study):
 
 def check_layers(study: str, model: MultimodalModel) -> None:
     """What the table of published networks says beyond the sizes of features."""
-    if study in ("av_mnist", "crema_d"):
+    if study in ("av_mnist", "crema_d", "ave_raw", "kinetics_sounds", "vggsound"):
         first = {name: next(encoder.parameters()).shape[1] for name, encoder in model.encoders.items()}
         assert first == {name: 3 if name == "video" else 1 for name in first}
     if study == "ur_funny":

@@ -1,5 +1,7 @@
 """The report, by its real command, on studies whose every file is written here in the formats of the earlier steps."""
 
+import base64
+import html
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -27,6 +29,7 @@ EPOCHS = 4
 # --- a study, file by file ------------------------------------------------------------------------------------------
 
 
+SHEET = b"\x89PNG a picture"
 OWN_NETWORK = {"mla": "one head for all modalities"}
 
 
@@ -51,7 +54,7 @@ def parameters(
             "name": "digits",
             "adapter": "manifest",
             "root": "raw",
-            "annotations": "raw/clips.csv",
+            "annotations": {"clips": "raw/clips.csv"},
             "modalities": {name: {"kind": kind, "column": name} for name, kind in kinds.items()},
         },
         "parts": [0],
@@ -71,8 +74,13 @@ class Made:
     `scores[step, *cell]` is the evaluation that was written, after `adjust` changed it.
     """
 
-    def __init__(self, content: dict[str, Any], adjust: Callable[[tuple[str, ...], dict], None] | None = None) -> None:
-        self.content, self.adjust = content, adjust
+    def __init__(
+        self,
+        content: dict[str, Any],
+        adjust: Callable[[tuple[str, ...], dict], None] | None = None,
+        leaks: tuple[str, ...] = (),
+    ) -> None:
+        self.content, self.adjust, self.leaks = content, adjust, list(leaks)
         self.params = config.check(content, "test")
         self.graph = Graph(self.params)
         self.classes = [f"class {place}" for place in range(5)]
@@ -96,6 +104,7 @@ class Made:
             "clips": {"train": 70, "val": 15, "test": 15},
             "rejected": 2,
             "sha256": {},
+            "leaks": [],
             "warnings": ["2 texts are empty"],
         }
 
@@ -120,6 +129,17 @@ class Made:
             for split, each in (("train", 14), ("val", 3), ("test", 3))
         }
         return {"classes": self.classes, "features": {}, "splits": splits, "rejected": 3}
+
+    def _inspect(self, job: Job) -> dict[str, Any]:
+        Path(job.outputs[0]).write_bytes(SHEET)
+        counts = {name: {"alike": 0, "identical": 0} for name in ("every", *self.params.study.modalities)}
+        pairs = (("val", "train"), ("test", "train"), ("test", "val"))
+        return {
+            "clips": {},
+            "durations": {"edges": [0.5, 1.0, 1.5], "splits": {"train": [60, 10], "val": [15, 0], "test": [9, 6]}},
+            "leaks": self.leaks,
+            "duplicates": [{"split": later, "in": earlier, "clips": counts} for later, earlier in pairs],
+        }
 
     def _concept(self, job: Job) -> dict[str, Any]:
         fusion, modality, seed = job.cell
@@ -391,6 +411,8 @@ class Page(HTMLParser):
         for name, value in attrs:
             if name == "id":
                 self.ids.append(value or "")
+            if name == "src" and (value or "").startswith("data:image/png;base64,"):
+                continue
             if name in ("src", "href", "xlink:href", "srcset", "data", "action"):
                 self.references.append(value or "")
         if tag not in VOID:
@@ -427,7 +449,7 @@ def test_page_is_whole_and_needs_nothing_else(shape: str) -> None:
     assert not page.open
     assert len(page.ids) == len(set(page.ids))
     assert "http:" not in text and "https:" not in text and "@import" not in text
-    assert not page.tags & {"script", "link", "iframe", "img", "object"}
+    assert not page.tags & {"script", "link", "iframe", "object"}
     assert {reference[1:] for reference in page.references} <= set(page.ids)
     assert all(reference.startswith("#") for reference in page.references)
     named = set(re.findall(r"url\(#([^)]*)\)", text))
@@ -455,6 +477,37 @@ def test_page_lists_data_quarantine_configuration_and_origin() -> None:
     assert "ridge penalty 120," in page
     assert "not a git checkout" in page
     assert "2.11.0" in page
+
+
+def test_page_shows_the_contact_sheet_and_durations() -> None:
+    Made(parameters())
+    page = report()
+    assert base64.b64encode(SHEET).decode() in page
+    assert 'aria-label="train clips"' in page and 'aria-label="test clips"' in page
+    assert "Nothing was found: no clip looks the same" in page
+    assert "leaks:" not in page and "leaks:" not in Path("reports/summary.txt").read_text()
+
+
+def test_a_leaking_split_is_marked_at_every_answer() -> None:
+    leak = "91 actors of test are in train too (split scheme 'ogm')"
+    Made(parameters(fusions=("late_sum", "early")), leaks=(leak,))
+    page, summary = report(), Path("reports/summary.txt").read_text()
+    told = f"The split leaks: {leak}. The scores are too high"
+    assert summary.count(told) == 2 and html.unescape(page).count(told) == 2
+    boxes = re.findall(r'<section class="answer">.*?</section>', page, re.DOTALL)
+    assert len(boxes) == 2 and all("The split leaks" in box for box in boxes)
+    assert f'<p class="caution">{leak}.</p>' in html.unescape(page), "in the section on the data"
+    assert read_json(Path("reports/report.json"))["leaks"] == [leak]
+
+
+def test_an_inspection_of_other_shards_is_refused() -> None:
+    made = Made(parameters())
+    index = Path("data/digits/inspection.json")
+    record = read_json(index)
+    record[provenance.RECORD]["inputs"]["data/digits/shards.json"] = "of other shards"
+    write_json(index, record)
+    with pytest.raises(AgmError, match=r"`agm inspect`: data/digits/shards\.json has changed"):
+        collect(made.params, made.content)
 
 
 def test_page_says_that_the_penalty_was_chosen() -> None:

@@ -69,8 +69,8 @@ def submissions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list
     # With everything in place, one piece of the DAG at a time is made again: what runs locally needs real data.
     clone.run("python", str(tools / "stand_in.py"), **setting)
     quickly = ["--latency-wait", "1", "--slurm-init-seconds-before-status-checks", "1"]
-    for first, last in (("generate", "generate"), ("ingest", "evaluate")):
-        again = ["--forcerun", first, "--until", last]
+    for first, *last in (("generate", "generate"), ("ingest", "inspect", "evaluate")):
+        again = ["--forcerun", first, "--until", *last]
         clone.run("snakemake", "--profile", "slurm", *quickly, *again, **setting)
     found = defaultdict(list)
     for file in folder.glob("*.json"):
@@ -86,6 +86,7 @@ def test_one_submission_for_each_job(submissions: dict[str, list[list[str]]]) ->
         "ingest": 1,
         "extract": 3,
         "shard": 1,
+        "inspect": 1,
         "train": 2,
         "concept": 3,
         "evaluate": 2,
@@ -100,6 +101,7 @@ def test_one_submission_for_each_job(submissions: dict[str, list[list[str]]]) ->
         ("ingest", "cpu", 240, 8000, 8, 0),
         ("extract", "cpu", 240, 8000, 2, 0),
         ("shard", "cpu", 240, 16000, 1, 0),
+        ("inspect", "cpu", 240, 8000, 1, 0),
         ("train", "gpu", 1440, 32000, 6, 1),
         ("concept", "gpu", 1440, 32000, 6, 1),
         ("evaluate", "gpu", 60, 16000, 1, 1),

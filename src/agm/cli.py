@@ -16,7 +16,8 @@ from agm.graph import Graph
 
 STEPS = {
     "generate": ("agm.generate.step", ["set"], "make a demo data set as raw files"),
-    "list": ("agm.ingest.listing", [], "list the raw files that the annotations name: paths, sizes, times"),
+    "annotations": ("agm.ingest.annotations", ["key"], "put on record which annotations there are"),
+    "list": ("agm.ingest.listing", [], "read the annotations; list the files they name: paths, sizes, times"),
     "ingest": (
         "agm.ingest.step",
         [],
@@ -24,6 +25,7 @@ STEPS = {
     ),
     "extract": ("agm.extract.step", ["modality", "part"], "turn one part of one modality into tensors"),
     "shard": ("agm.shard.step", [], "join the modalities by clip into train, val and test shards"),
+    "inspect": ("agm.inspect.step", [], "see the data: contact sheet, durations, what leaks; or one clip"),
     "train": ("agm.train.step", ["fusion", "method", "seed"], "train one run of the study"),
     "concept": (
         "agm.train.step",
@@ -93,6 +95,13 @@ def _parser(asked_for: str) -> argparse.ArgumentParser:
         for argument in cell:
             command.add_argument(argument)
         command.set_defaults(run=_step, step=step, cell=cell)
+        if step == "inspect":
+            command.add_argument("clip", nargs="?", help="the id of one clip; by default the whole data set")
+            command.set_defaults(run=_inspect)
+    datasets = add("datasets", "agm.datasets", "the published data sets: what they are, what of one is in a folder")
+    datasets.add_argument("name", nargs="?", help="a file of params/dataset/, or a data set of the list")
+    datasets.add_argument("overrides", nargs="*", help="Hydra overrides, such as dataset.root=/its/folder")
+    datasets.set_defaults(run=_datasets)
     compose = add("compose", "agm.compose", "write params.yaml from the groups in params/")
     compose.add_argument("overrides", nargs="*", help="Hydra overrides, such as study=demo methods.agm.alpha=2")
     compose.set_defaults(run=_compose)
@@ -127,6 +136,25 @@ def _step(options: argparse.Namespace) -> None:
     job.index.unlink(missing_ok=True)
     summary = importlib.import_module(STEPS[options.step][0]).run(params, job)
     write_json(job.index, {provenance.RECORD: record, **summary})
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    params = config.load()
+    if options.clip in (None, params.dataset.name):
+        _step(options)
+        return
+    from agm.inspect.clip import inspect
+
+    inspect(params, options.clip)
+
+
+def _datasets(options: argparse.Namespace) -> None:
+    from agm import datasets
+
+    if options.name is None:
+        datasets.overview()
+    else:
+        datasets.describe(options.name, options.overrides)
 
 
 def _compose(options: argparse.Namespace) -> None:

@@ -20,10 +20,12 @@ NETWORKS = ("shard/stream.py", "tensors.py", "attribution.py", "device.py", "mod
 SCORES = ("metrics/classification.py", "metrics/competition.py")
 CODE = {
     "generate": ("generate",),
-    "list": ("ingest", "tables.py"),
-    "ingest": ("ingest", "media.py", "tables.py"),
-    "extract": ("extract", "media.py", "tensors.py"),
+    "annotations": ("ingest/annotations.py",),
+    "list": ("ingest", "media.py", "source.py", "tables.py", "unpickle.py"),
+    "ingest": ("ingest", "media.py", "source.py", "tables.py", "unpickle.py"),
+    "extract": ("extract", "device.py", "media.py", "packed.py", "source.py", "tensors.py", "unpickle.py"),
     "shard": ("shard", "tables.py", "tensors.py"),
+    "inspect": ("inspect", "shard/stream.py", "tables.py", "tensors.py"),
     "train": ("train", "methods", *NETWORKS),
     "concept": ("train", "methods", *NETWORKS),
     "evaluate": ("evaluate", "methods", *SCORES, *NETWORKS),
@@ -106,12 +108,15 @@ class Graph:
         study = self.params.study
         for name in self.params.dataset.generated:
             yield self._generate(name)
+        for key in self.params.dataset.annotations:
+            yield self._annotations(key)
         yield self._list()
         yield self._ingest()
         for modality in study.modalities:
             for part in self.params.parts:
                 yield self._extract(modality, part)
         yield self._shard()
+        yield self._inspect()
         for fusion in study.fusions:
             for seed in study.seeds:
                 for modality in study.modalities:
@@ -136,15 +141,26 @@ class Graph:
             parameters=(name,),
         )
 
+    def _annotations(self, key: str) -> Job:
+        return Job(
+            step="annotations",
+            cell=(key,),
+            index=self.data / "annotations" / f"{key}.json",
+            outputs=(),
+            inputs=(Path(self.params.dataset.annotations[key]),),
+            data=(),
+            parameters=(f"dataset.annotations.{key}",),
+        )
+
     def _list(self) -> Job:
         return Job(
             step="list",
             cell=(),
             index=self.data / "listing.json",
-            outputs=(self.data / "listing.parquet",),
-            inputs=(Path(self.params.dataset.annotations),),
+            outputs=(self.data / "clips.parquet", self.data / "listing.parquet"),
+            inputs=tuple(self._annotations(key).index for key in self.params.dataset.annotations),
             data=(),
-            parameters=self._source,
+            parameters=(*self._source, "dataset.annotations"),
         )
 
     def _ingest(self) -> Job:
@@ -153,14 +169,15 @@ class Graph:
             cell=(),
             index=self.data / "manifest.json",
             outputs=(self.data / "manifest.parquet", self.data / "rejected.parquet"),
-            inputs=(self.data / "listing.json", Path(self.params.dataset.annotations)),
-            data=(self.data / "listing.parquet",),
-            parameters=(*self._source, "dataset.split"),
+            inputs=(self.data / "listing.json",),
+            data=(self.data / "clips.parquet", self.data / "listing.parquet"),
+            parameters=self._source,
         )
 
     @property
     def _source(self) -> tuple[str, ...]:
-        return tuple(f"dataset.{key}" for key in ("adapter", "root", "annotations", "modalities", "group"))
+        keys = ("adapter", "root", "modalities", "group", "label", "classes", "split")
+        return tuple(f"dataset.{key}" for key in keys)
 
     def _extract(self, modality: str, part: int) -> Job:
         folder = self.data / "features" / modality
@@ -188,6 +205,23 @@ class Graph:
                 *(output for part in parts for output in part.outputs),
             ),
             parameters=("shards", "parts", "dataset.modalities"),
+        )
+
+    def _inspect(self) -> Job:
+        parts = [self._extract(name, part) for name in self.params.study.modalities for part in self.params.parts]
+        return Job(
+            step="inspect",
+            cell=(),
+            index=self.data / "inspection.json",
+            outputs=(self.data / "contact_sheet.png", self.data / "duplicates.parquet"),
+            inputs=(self.data / "manifest.json", self.data / "shards.json"),
+            data=(
+                self.data / "manifest.parquet",
+                self.data / "quarantine.parquet",
+                self.data / "shards",
+                *(part.index for part in parts),
+            ),
+            parameters=(),
         )
 
     # --- from shards to the report ---
@@ -262,8 +296,13 @@ class Graph:
             inputs=(
                 self.data / "manifest.json",
                 self.data / "shards.json",
+                self.data / "inspection.json",
                 *(job.index for job in runs + evaluations),
             ),
-            data=(self.data / "quarantine.parquet", *(job.index.parent / "history.parquet" for job in runs)),
+            data=(
+                self.data / "quarantine.parquet",
+                self.data / "contact_sheet.png",
+                *(job.index.parent / "history.parquet" for job in runs),
+            ),
             parameters=("study", "evaluation.confidence"),
         )

@@ -1,4 +1,4 @@
-# From the manifest to tensors, part by part, and to the shards that training reads.
+# From the manifest to tensors, part by part, and to the shards that training reads; a look at them.
 
 
 rule extract:
@@ -46,3 +46,30 @@ rule shard:
         "agm shard"
     shell:
         "agm shard 2> {log}"
+
+
+rule inspect:
+    input:
+        key="<keys>/inspect.json",
+        manifest="<data>/manifest.json",
+        index="<data>/shards.json",
+        clips=ancient("<data>/manifest.parquet"),
+        quarantine=ancient("<data>/quarantine.parquet"),
+        shards=ancient("<data>/shards"),
+        parts=ancient(
+            expand(
+                "<data>/features/{modality}/part-{part}.json",
+                modality=PARAMS.study.modalities,
+                part=PARAMS.parts,
+            )
+        ),
+    output:
+        index="<data>/inspection.json",
+        sheet="<data>/contact_sheet.png",
+        duplicates="<data>/duplicates.parquet",
+    log:
+        "logs/inspect.log",
+    message:
+        "agm inspect"
+    shell:
+        "agm inspect 2> {log}"

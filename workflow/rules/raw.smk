@@ -1,7 +1,9 @@
 # From raw files to the manifest.
 
 # The annotations of a demo set are made here. One's own are not ours to touch: their content counts, not their time.
-ANNOTATIONS = PARAMS.dataset.annotations if PARAMS.dataset.generated else ancient(PARAMS.dataset.annotations)
+def get_annotations(wildcards):
+    path = PARAMS.dataset.annotations[wildcards.annotations]
+    return path if PARAMS.dataset.generated else ancient(path)
 
 
 rule generate:
@@ -20,12 +22,27 @@ rule generate:
         "agm generate {wildcards.set} 2> {log}"
 
 
+rule annotations:
+    input:
+        key="<keys>/annotations/{annotations}.json",
+        file=get_annotations,
+    output:
+        index="<data>/annotations/{annotations}.json",
+    log:
+        "logs/annotations/{annotations}.log",
+    message:
+        "agm annotations {wildcards.annotations}"
+    shell:
+        "agm annotations {wildcards.annotations} 2> {log}"
+
+
 rule list:
     input:
         key="<keys>/list.json",
-        annotations=ANNOTATIONS,
+        annotations=expand("<data>/annotations/{annotations}.json", annotations=PARAMS.dataset.annotations),
     output:
         index="<data>/listing.json",
+        clips="<data>/clips.parquet",
         files="<data>/listing.parquet",
     log:
         "logs/list.log",
@@ -39,7 +56,7 @@ rule ingest:
     input:
         key="<keys>/ingest.json",
         listing="<data>/listing.json",
-        annotations=ANNOTATIONS,
+        annotated=ancient("<data>/clips.parquet"),
         files=ancient("<data>/listing.parquet"),
     output:
         index="<data>/manifest.json",

@@ -21,9 +21,11 @@ rule report:
         key="<keys>/report.json",
         manifest="<data>/manifest.json",
         shards="<data>/shards.json",
+        inspection="<data>/inspection.json",
         runs=expand("<runs>/{run}/run.json", run=RUNS),
         evaluations=expand("<evaluations>/{run}/evaluation.json", run=RUNS),
         quarantine=ancient("<data>/quarantine.parquet"),
+        sheet=ancient("<data>/contact_sheet.png"),
         history=ancient(expand("<runs>/{run}/history.parquet", run=RUNS)),
     output:
         index="reports/report.json",

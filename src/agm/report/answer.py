@@ -152,6 +152,12 @@ def _certain(gap: Difference) -> bool:
     return gap.low is not None and gap.low > 0
 
 
+def caution(study: Study) -> str | None:
+    """What a reader must know before any number: why the test is too easy. None where nothing leaks."""
+    leaks = study.inspection["leaks"]
+    return f"The split leaks: {'; '.join(leaks)}. The scores are too high: expect less on new data." if leaks else None
+
+
 def power(study: Study) -> str:
     """What so many seeds can and cannot show."""
     seeds, methods = len(study.params.study.seeds), len(study.params.study.compared)

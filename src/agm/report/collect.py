@@ -12,7 +12,7 @@ from agm.errors import AgmError, listed
 from agm.files import read_json, verify
 from agm.graph import Graph, Job
 
-RESULTS = ("concept", "evaluate_concept", "train", "evaluate")
+RESULTS = ("inspect", "concept", "evaluate_concept", "train", "evaluate")
 LISTED = 8
 """Jobs named in one error."""
 
@@ -40,12 +40,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that the report reads, in the order of the study."""
+    """Everything that the report reads, in the order of the study.
+
+    Attributes:
+        sheet: the contact sheet, a PNG.
+    """
 
     params: Params
     runs: tuple[Run, ...]
     manifest: dict[str, Any]
     shards: dict[str, Any]
+    inspection: dict[str, Any]
+    sheet: bytes
     quarantine: pl.DataFrame
 
     @property
@@ -71,12 +77,14 @@ def collect(params: Params, content: dict[str, Any]) -> Study:
     """
     graph = Graph(params)
     _refuse(graph, content)
-    shard = graph.job("shard")
+    shard, inspect = graph.job("shard"), graph.job("inspect")
     return Study(
         params=params,
         runs=tuple(_runs(graph)),
         manifest=read_json(graph.job("ingest").index, "agm ingest"),
         shards=read_json(shard.index, shard.command),
+        inspection=read_json(inspect.index, inspect.command),
+        sheet=(graph.data / "contact_sheet.png").read_bytes(),
         quarantine=_parquet(graph.data / "quarantine.parquet", shard),
     )
 

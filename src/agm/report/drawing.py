@@ -167,6 +167,16 @@ def log_curves(
         return Panel(title, _svg(figure, f"{scope} {title}"))
 
 
+def histogram(title: str, label: str, edges: Sequence[float], counts: Sequence[int]) -> Panel:
+    """Bars of `counts` between `edges`, over an axis called `label`."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _panel(0.75 * HEIGHT)
+        axes.stairs(counts, edges, fill=True, color=COLOURS[0])
+        axes.set(xlabel=label, xlim=(edges[0], edges[-1]), ylim=(0, None))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        return Panel(title, _svg(figure, title))
+
+
 def _panel(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.patch.set_visible(False)

@@ -5,7 +5,7 @@ import math
 import polars as pl
 
 from agm.report.collect import Run, Study
-from agm.report.drawing import Curve, Dot, Panel, curves, dots, log_curves
+from agm.report.drawing import Curve, Dot, Panel, curves, dots, histogram, log_curves
 from agm.report.results import Results
 
 SHARES = (0.0, 1.02)
@@ -69,6 +69,13 @@ def kappa_panels(study: Study, fusion: str) -> list[Panel]:
         return []
     limits = _log_limits([value for curve in drawn for value in (*curve.low, *curve.high)])
     return [log_curves(f"κ of {name}", fusion, methods, names.compared, limits) for name, methods in found.items()]
+
+
+def duration_panels(study: Study) -> list[Panel]:
+    """How long the clips of each split are; empty where they have no duration, as pictures and texts have none."""
+    found = study.inspection["durations"]
+    splits = found["splits"] if found else {}
+    return [histogram(f"{split} clips", "seconds", found["edges"], counts) for split, counts in splits.items()]
 
 
 def _dots(study: Study, results: Results, fusion: str, metric: str, modality: str) -> dict[str, Dot]:

@@ -1,5 +1,6 @@
 """The page: everything the report says, as one HTML file that needs nothing else."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,11 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from agm.report import environment, figures, tables
-from agm.report.answer import STARVED, Answer, power
+from agm.report.answer import STARVED, Answer, caution, power
 from agm.report.collect import Study
 from agm.report.drawing import ALONE, lines
 from agm.report.results import Results
-from agm.report.text import count, percent
+from agm.report.text import count, percent, sentence
 
 FOLDER = Path(__file__).parent
 SHOWN_REASONS = 20
@@ -29,7 +30,7 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    loader.filters["count"] = count
+    loader.filters |= {"count": count, "sentence": sentence}
     names, alpha = study.params.study, study.params.evaluation.ridge_alpha
     fusions = [_fusion(study, results, each) for each in answers]
     return loader.get_template("page.html.j2").render(
@@ -39,6 +40,7 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
         names=names,
         starved=STARVED,
         power=power(study),
+        caution=caution(study),
         intro=tables.intro(study),
         confidence=percent(study.params.evaluation.confidence),
         selection={"accuracy": "highest accuracy", "loss": "lowest loss"}[study.params.trainer.select],
@@ -85,6 +87,9 @@ def _data(study: Study) -> dict[str, Any]:
         "reasons": tables.reasons(study, SHOWN_REASONS),
         "quarantined": tables.quarantined(study, SHOWN_CLIPS),
         "warnings": study.manifest["warnings"],
+        "sheet": f"data:image/png;base64,{base64.b64encode(study.sheet).decode()}",
+        "durations": figures.duration_panels(study),
+        "duplicates": tables.duplicates(study),
     }
 
 

@@ -1,8 +1,8 @@
 """Aggregate the study into one page and its tables.
 
-Reads the record, the history and the evaluation of every run of the study, the manifest's and the shards' indexes
-and the quarantine table, and refuses results that are missing or were made with other parameters, code or data than
-params.yaml asks for. Writes
+Reads the record, the history and the evaluation of every run of the study, the manifest's and the shards' indexes,
+the quarantine table and what `agm inspect` saw, and refuses results that are missing or were made with other
+parameters, code or data than params.yaml asks for. Writes
 
   reports/index.html        one page that needs nothing else: the answer, tables, figures, data, configuration
   reports/metrics.json      a few means over seeds, the columns of `dvc exp show`: for every fusion and method
@@ -20,10 +20,10 @@ from typing import Any
 
 from agm import config
 from agm.config import Params
-from agm.files import checksums, replacing, write_json
+from agm.files import checksums, replacing, write_json, write_parquet
 from agm.graph import Job
 from agm.report import tables
-from agm.report.answer import Answer, answer
+from agm.report.answer import Answer, answer, caution
 from agm.report.collect import Study, collect
 from agm.report.page import render
 from agm.report.results import Results, metrics, tidy
@@ -33,7 +33,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     """Write the outputs of `job`.
 
     Returns:
-        The verdict on every fusion, the number of runs and clips behind it, the tables' checksums.
+        The verdict on every fusion, what leaks, the number of runs and clips behind it, the tables' checksums.
 
     Raises:
         AgmError: when a result is missing, damaged or not what params.yaml asks for.
@@ -44,8 +44,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     results = Results(table, study.baseline, params.evaluation.confidence)
     answers = [answer(study, results, fusion) for fusion in params.study.fusions]
     html = render(study, results, answers)
-    with replacing(results_file) as temporary:
-        table.write_parquet(temporary)
+    write_parquet(results_file, table)
     write_json(metrics_file, metrics(study, results))
     with replacing(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
@@ -55,6 +54,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     print(text, end="")
     return {
         "answers": {each.fusion: each.verdict for each in answers},
+        "leaks": study.inspection["leaks"],
         "runs": len(study.runs),
         "rejected": study.shards["rejected"],
         "sha256": checksums(page.parent, [metrics_file.name, results_file.name, summary.name]),
@@ -63,10 +63,10 @@ def run(params: Params, job: Job) -> dict[str, Any]:
 
 def plain(study: Study, results: Results, answers: list[Answer]) -> str:
     """The answer and the tables of results for a terminal."""
-    names = study.params.study
+    names, warning = study.params.study, caution(study)
     blocks = [f"{study.params.dataset.name}, study {names.name}: {tables.intro(study)}"]
     for each in answers:
-        blocks.append(f"{each.fusion}: {each.verdict}")
+        blocks.append("\n".join(filter(None, [f"{each.fusion}: {each.verdict}", warning])))
         for table in (tables.accuracies, tables.monomodal, tables.competition):
             blocks.append(table(study, results, each.fusion).plain())
     return "\n\n".join(blocks)

@@ -170,6 +170,19 @@ def clips(study: Study) -> Table:
     return Table("Clips used", ("class", *SPLITS), (total, *rows))
 
 
+def duplicates(study: Study) -> Table:
+    """How many clips of one split look the same as a clip of an earlier one: in every modality, and in each."""
+    rows = []
+    for pair in study.inspection["duplicates"]:
+        counts = [
+            Cell(f"{found['alike']:,}", f"{found['identical']:,} identical" if found["alike"] else "")
+            for found in pair["clips"].values()
+        ]
+        rows.append((Cell(f"{pair['split']}, as in {pair['in']}"), *counts))
+    names = list(study.inspection["duplicates"][0]["clips"])
+    return Table("Clips that look the same", ("clips of", "every modality", *names[1:]), tuple(rows))
+
+
 def reasons(study: Study, most: int) -> Table:
     """Why clips were put aside: the most frequent reasons and their counts."""
     counted = (
