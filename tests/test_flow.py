@@ -12,7 +12,8 @@ from torchvision.models import get_model
 
 from agm.config.schema import ConvEncoder, FlowFeatures, ResNet18Encoder
 from agm.errors import AgmError
-from agm.extract import flow, raft
+from agm.extract import flow
+from agm.extract.pretrained import raft
 from agm.extract.recipe import recipe
 from agm.files import read_json, sha256
 from agm.media import Unusable

@@ -16,7 +16,8 @@ from torchvision import models
 
 from agm.config.schema import AudioFeatures, ImageFeatures, VideoFeatures
 from agm.errors import AgmError
-from agm.extract import image, step, vision, weights
+from agm.extract import image, step
+from agm.extract.pretrained import vision, weights
 from agm.extract.recipe import Recipe, recipe
 from agm.files import read_json, sha256
 from agm.media import Unusable

@@ -27,6 +27,7 @@ from agm.ingest.split import assign, order
 from agm.ingest.step import class_names
 from agm.source import Source
 from agm.tables import SPLITS
+from edits import edited
 from media import tone, write_image, write_video, write_wav
 
 REPOSITORY = Path(__file__).parents[1]
@@ -135,6 +136,26 @@ def test_a_group_in_two_given_splits_is_refused_by_name(tmp_path):
     assert "row 4: speaker 'ann' is in split test, but in row 2 in split train" in message
     assert "row 5: speaker is empty" in message
     assert "row 6" not in message, "every group once"
+
+
+ROWS = [f'clip{n},{SPLITS[n % 3]},{"dog" if n % 2 else "cat"},"a, {n}.txt"' for n in range(6)]
+
+
+@given(edited("\r\n".join([HEADER.strip(), *ROWS, ""]).encode()))
+@settings(max_examples=100, deadline=None)
+def test_an_edited_csv_is_read_rightly_or_refused(tmp_path_factory, content):
+    root = tmp_path_factory.mktemp("edited")
+    data = dataset(root, content)
+    try:
+        clips = read(data)
+    except AgmError as error:
+        assert data.annotations["clips"] in str(error) and "row " in str(error).lower()
+        return
+    written = {line.split(",")[0]: line for line in ROWS}
+    for clip in clips:
+        line = written.get(clip.clip_id)
+        if line is not None and line.encode() in content:
+            assert clip.label == line.split(",")[2] and clip.split == line.split(",")[1]
 
 
 def test_many_problems_are_counted_and_the_first_are_shown(tmp_path):
@@ -275,6 +296,22 @@ def test_usable_files(tmp_path):
     assert probe(Source(tmp_path / "appended.mp4"), "video") == probe(Source(clip), "video")
     (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbfcaf\xc3\xa9")
     assert probe(Source(tmp_path / "bom.txt"), "text").duration is None
+
+
+def test_a_title_that_is_not_utf8_does_no_harm(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as file:
+        file.metadata["title"] = "a title of windows"
+        stream = file.add_stream("libx264", rate=10)
+        stream.width = stream.height = 32
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
+        file.mux([*stream.encode(frame), *stream.encode()])
+    content = path.read_bytes()
+    assert content.count(b"a title of windows") == 1
+    path.write_bytes(content.replace(b"a title of windows", b"a t\xeftle \xffn windows"))
+    with pytest.raises(UnicodeDecodeError):
+        av.open(str(path)).close()
+    assert probe(Source(path), "video").stream == 0
 
 
 def broken_files(folder: Path) -> dict[str, Path]:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from agm.config.schema import Dataset, Split
 from agm.errors import AgmError
 from agm.ingest.adapters import differences, read
-from agm.ingest.adapters.table import cells
 from agm.ingest.split import assign
+from agm.ingest.table import cells
 from edits import edited
 from media import tone, write_video
 from pipeline import Pipeline, official

@@ -10,13 +10,13 @@ import numpy as np
 
 from agm.config import schema
 from agm.extract import array, image, sequence, text, video
+from agm.extract.pretrained import Finish
 from agm.source import Source
 from agm.tensors import Feature
 
 # Of what takes seconds to import (torch, OpenCV), or belongs to few features, each is imported where it is used.
 
 Load = Callable[[Source], np.ndarray]
-Finish = Callable[[list[np.ndarray]], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _module(kind: str) -> ModuleType:
 
 
 def _frozen_vision(settings: schema.VideoFeatures | schema.ImageFeatures, key: str) -> Recipe:
-    from agm.extract import frozen, vision
+    from agm.extract.pretrained import frozen, vision
 
     network = vision.network(settings.frozen, key, settings.kind)
     feature, finish = frozen.sequences(network, vision.longest(settings), key)
@@ -89,7 +89,7 @@ def _frozen_vision(settings: schema.VideoFeatures | schema.ImageFeatures, key: s
 
 
 def _frozen_sound(settings: schema.AudioFeatures, key: str) -> Recipe:
-    from agm.extract import frozen, speech
+    from agm.extract.pretrained import frozen, speech
 
     network = speech.network(settings.frozen, key)
     feature, finish = frozen.sequences(network, speech.longest(settings), key)
@@ -97,7 +97,7 @@ def _frozen_sound(settings: schema.AudioFeatures, key: str) -> Recipe:
 
 
 def _frozen_text(settings: schema.TextFeatures, key: str) -> Recipe:
-    from agm.extract import frozen, language
+    from agm.extract.pretrained import frozen, language
 
     network = language.network(settings.frozen.model, key)
     feature, finish = frozen.sequences(network, language.longest(settings), key)
@@ -127,7 +127,7 @@ def _flow(settings: schema.FlowFeatures, key: str) -> Recipe:
 
     if settings.weights is None:
         return Recipe(flow.feature(settings), partial(flow.load, settings=settings))
-    from agm.extract import raft
+    from agm.extract.pretrained import raft
 
     load = partial(flow.runs, settings=settings, channels=3)
     return Recipe(flow.feature(settings), load, raft.flows(settings, key), pretrained=Path(settings.weights))

@@ -22,7 +22,8 @@ import pyarrow as pa
 from agm import files, packed, tensors
 from agm.config import Params
 from agm.errors import AgmError
-from agm.extract.recipe import Finish, Load, Recipe, recipe
+from agm.extract.pretrained import Finish
+from agm.extract.recipe import Load, Recipe, recipe
 from agm.graph import Job
 from agm.media import Unusable
 from agm.parallel import parallel_map

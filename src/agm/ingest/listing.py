@@ -28,8 +28,8 @@ from agm.errors import AgmError
 from agm.files import checksums, digest, read_json, write_parquet
 from agm.graph import Job
 from agm.ingest.adapters import differences, find, read
-from agm.ingest.adapters.table import FIX
 from agm.ingest.clip import Clip, refuse
+from agm.ingest.table import FIX
 from agm.progress import say, track
 from agm.source import STRUCT, Source
 

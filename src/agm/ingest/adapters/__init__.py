@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agm.config.schema import Dataset
 from agm.errors import AgmError
-from agm.ingest.adapters.chosen import disjoint, of_classes
+from agm.ingest.chosen import disjoint, of_classes
 from agm.ingest.clip import Adapter, Clip
 from agm.tables import SPLITS
 

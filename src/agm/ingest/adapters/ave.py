@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from agm.config.schema import Dataset
-from agm.ingest.adapters.table import FIX, lines
 from agm.ingest.card import Card, Scheme
 from agm.ingest.clip import Adapter, Clip, refuse
+from agm.ingest.table import FIX, lines
 from agm.source import Source
 from agm.tables import SPLITS
 

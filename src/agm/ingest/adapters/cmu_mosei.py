@@ -17,12 +17,12 @@ import numpy as np
 
 from agm.config.schema import Dataset
 from agm.errors import AgmError
-from agm.ingest.adapters.folders import files_in
 from agm.ingest.adapters.manifest import UNFIT
 from agm.ingest.adapters.multibench import nonneg, posneg, seven
-from agm.ingest.adapters.table import FIX, lines, rows
 from agm.ingest.card import Card, Scheme
 from agm.ingest.clip import Adapter, Clip, refuse
+from agm.ingest.folders import files_in
+from agm.ingest.table import FIX, lines, rows
 from agm.source import Source
 
 FOLDS = {"standard_train_fold": "train", "standard_valid_fold": "val", "standard_test_fold": "test"}

@@ -7,9 +7,9 @@ emotion that was acted. The votes of the crowd (processedResults/) are not the l
 from collections.abc import Iterable, Iterator
 
 from agm.config.schema import Dataset
-from agm.ingest.adapters.table import FIX, cells, rows
 from agm.ingest.card import Card, Scheme
 from agm.ingest.clip import Adapter, Clip, refuse
+from agm.ingest.table import FIX, cells, rows
 from agm.source import Source
 
 FILES = {"video": "VideoFlash/{}.flv", "audio": "AudioWAV/{}.wav", "audio_mp3": "AudioMP3/{}.mp3"}

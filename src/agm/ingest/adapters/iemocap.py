@@ -12,10 +12,10 @@ from pathlib import Path
 
 from agm.config.schema import Dataset
 from agm.errors import AgmError
-from agm.ingest.adapters.folders import files_in
-from agm.ingest.adapters.table import FIX
 from agm.ingest.card import Card, Scheme
 from agm.ingest.clip import Adapter, Clip, refuse
+from agm.ingest.folders import files_in
+from agm.ingest.table import FIX
 from agm.source import Source
 
 SESSIONS = (1, 2, 3, 4, 5)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from agm.config.schema import Dataset
 from agm.errors import AgmError
-from agm.ingest.adapters.folders import files_in
-from agm.ingest.adapters.table import FIX, cells, rows
 from agm.ingest.card import Card, Scheme
 from agm.ingest.clip import Adapter, Clip, refuse
+from agm.ingest.folders import files_in
+from agm.ingest.table import FIX, cells, rows
 from agm.source import Source
 
 NAME = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{1,6})(?:_([0-9]{1,6}))?")

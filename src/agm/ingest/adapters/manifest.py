@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from agm.config.schema import Dataset
 from agm.errors import AgmError
-from agm.ingest.adapters.table import FIX, Row, rows
 from agm.ingest.clip import Adapter, Clip, refuse
+from agm.ingest.table import FIX, Row, rows
 from agm.source import Source
 from agm.tables import SPLITS
 

@@ -6,9 +6,9 @@ Dialogues are numbered anew in each official split, and so are the files: `dia0_
 from collections.abc import Iterator
 
 from agm.config.schema import Dataset
-from agm.ingest.adapters.table import FIX, Row, rows
 from agm.ingest.card import Card, Scheme
 from agm.ingest.clip import Adapter, Clip, refuse
+from agm.ingest.table import FIX, Row, rows
 from agm.source import Source
 
 SPLITS = {"train": "train", "dev": "val", "test": "test"}

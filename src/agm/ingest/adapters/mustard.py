@@ -9,9 +9,9 @@ from agm import unpickle
 from agm.config.schema import Dataset
 from agm.errors import AgmError
 from agm.ingest.adapters.manifest import UNFIT
-from agm.ingest.adapters.table import text_of
 from agm.ingest.card import Card, Scheme
 from agm.ingest.clip import Adapter, Clip, refuse
+from agm.ingest.table import text_of
 from agm.source import Source
 
 FOLDS = 5

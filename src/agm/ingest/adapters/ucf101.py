@@ -12,10 +12,10 @@ from pathlib import Path
 
 from agm.config.schema import Dataset
 from agm.errors import AgmError
-from agm.ingest.adapters.folders import files_in, folders_in
-from agm.ingest.adapters.table import FIX, lines
 from agm.ingest.card import Card, Scheme
 from agm.ingest.clip import Adapter, Clip, refuse
+from agm.ingest.folders import files_in, folders_in
+from agm.ingest.table import FIX, lines
 from agm.source import Source
 
 MEDIA = "UCF-101"

@@ -12,10 +12,10 @@ from pathlib import Path, PurePath
 
 from agm.config.schema import Dataset
 from agm.errors import AgmError
-from agm.ingest.adapters.folders import files_in, folders_in
-from agm.ingest.adapters.table import FIX, cells, lines
 from agm.ingest.card import Card, Scheme
 from agm.ingest.clip import Adapter, Clip, refuse
+from agm.ingest.folders import files_in, folders_in
+from agm.ingest.table import FIX, cells, lines
 from agm.source import Source
 
 FILE = r"(?P<name>(?P<label>\w+)_\d[\d-]*)\.\w+"

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agm.config.schema import Dataset
-from agm.ingest.adapters.table import FIX, cells
 from agm.ingest.card import Card, Scheme
 from agm.ingest.clip import Adapter, Clip, refuse
+from agm.ingest.table import FIX, cells
 from agm.source import Source
 
 VIDEO = re.compile(r"[A-Za-z0-9_-]{11}")

@@ -17,7 +17,8 @@ from torchvision.models import WeightsEnum
 
 from agm.config.schema import FrozenVision, ImageFeatures, VideoFeatures
 from agm.errors import AgmError
-from agm.extract import image, video, weights
+from agm.extract import image, video
+from agm.extract.pretrained import weights
 from agm.source import Source
 
 

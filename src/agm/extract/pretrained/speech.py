@@ -14,7 +14,8 @@ from torchaudio.models import wav2vec2_model, wavlm_model
 
 from agm.config.schema import AudioFeatures, FrozenSound
 from agm.errors import AgmError
-from agm.extract import audio, weights
+from agm.extract import audio
+from agm.extract.pretrained import weights
 from agm.media import Unusable
 from agm.source import Source
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from agm.device import prepare_device
 from agm.errors import AgmError
-from agm.extract.recipe import Finish
+from agm.extract.pretrained import Finish
 from agm.extract.sequence import filled
 from agm.tensors import Feature
 

@@ -13,8 +13,8 @@ from torchvision import models
 
 from agm.config.schema import FlowFeatures
 from agm.device import prepare_device
-from agm.extract import flow, weights
-from agm.extract.recipe import Finish
+from agm.extract import flow
+from agm.extract.pretrained import Finish, weights
 
 # Pairs of pictures that the network is given at once.
 PAIRS = 16
