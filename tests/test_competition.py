@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from agm.metrics.classification import classification_summary
 from agm.metrics.competition import PENALTIES, competition_strength, residuals, strength
@@ -135,3 +136,5 @@ def test_classification_summary_equals_a_count_by_hand():
     assert by_class["b"]["f1"] == pytest.approx(2 / 3)
     assert by_class["c"]["f1"] == by_class["d"]["f1"] == 0
     assert summary["macro_f1"] == pytest.approx((0.5 + 2 / 3) / 4)
+    assert summary["weighted_f1"] == pytest.approx((2 * 0.5 + 3 * 2 / 3) / 6)
+    assert summary["weighted_f1"] == pytest.approx(f1_score(labels, scores.argmax(axis=1), average="weighted"))

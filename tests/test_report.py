@@ -197,7 +197,8 @@ class Made:
                 for name in self.classes
             ]
             f1 = float(np.mean([row["f1"] for row in table]))
-            splits[split] = {"clips": 15, "accuracy": near(accuracy), "macro_f1": f1, "classes": table}
+            splits[split] = {"clips": 15, "accuracy": near(accuracy), "classes": table}
+            splits[split] |= {"macro_f1": f1, "weighted_f1": f1}
             if len(phis) > 1:
                 splits[split]["phi_accuracy"] = {name: near(PHI[name]) for name in phis}
         scores = {"run": {}, "selected_epoch": 2, "splits": splits}
@@ -264,10 +265,11 @@ def test_results_hold_every_number_of_every_evaluation() -> None:
     table = pl.read_parquet("reports/results.parquet")
     found = {tuple(row[:-1]): row[-1] for row in table.iter_rows()}
     wanted = {}
+    keys = ("accuracy", "macro_f1", "weighted_f1")
     for (step, fusion, name, seed), scores in made.scores.items():
         cell = ("digits", fusion, *((name, None) if step == "evaluate" else (None, name)), int(seed))
         for split, part in scores["splits"].items():
-            wanted |= {(*cell, split, key, None, None): part[key] for key in ("accuracy", "macro_f1")}
+            wanted |= {(*cell, split, key, None, None): part[key] for key in keys}
             for modality, value in part.get("phi_accuracy", {}).items():
                 wanted[*cell, split, "phi_accuracy", modality, None] = value
             for row in part["classes"]:

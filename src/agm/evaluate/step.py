@@ -4,8 +4,8 @@ Reads the run's weights (those picked on validation), the shards, and for a meth
 mono-modal concepts of the same fusion and seed. Writes, below evaluations/<dataset>/<fusion>/…:
 
   predictions.parquet  every validation and test clip: its label, the logits, and φ of each modality
-  evaluation.json      accuracy, macro F1 and a table per class, the accuracy of each φ_m, and for a method's run the
-                       competition strength d_m of each modality with its bootstrap interval
+  evaluation.json      accuracy, macro F1, weighted F1 and a table per class, the accuracy of each φ_m, and for a
+                       method's run the competition strength d_m of each modality with its bootstrap interval
 
 The ridge regression behind d_m is fitted on the validation split and read on the test split.
 """

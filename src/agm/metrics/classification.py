@@ -12,9 +12,10 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def classification_summary(scores: np.ndarray, labels: np.ndarray, classes: list[str]) -> dict[str, Any]:
-    """Accuracy, macro F1 and a table per class, from `[N, C]` scores and `[N]` labels.
+    """Accuracy, macro F1, weighted F1 and a table per class, from `[N, C]` scores and `[N]` labels.
 
-    A class without clips or without predictions has precision, recall and F1 of 0; macro F1 is over all classes.
+    A class without clips or without predictions has precision, recall and F1 of 0; macro F1 is the mean over all
+    classes, weighted F1 that over the clips, each of which counts its class's.
     """
     columns = precision_recall_fscore_support(
         labels, scores.argmax(axis=1), labels=np.arange(len(classes)), zero_division=0
@@ -33,5 +34,6 @@ def classification_summary(scores: np.ndarray, labels: np.ndarray, classes: list
         "clips": len(labels),
         "accuracy": accuracy(scores, labels),
         "macro_f1": float(np.mean([row["f1"] for row in table])),
+        "weighted_f1": sum(row["clips"] * row["f1"] for row in table) / len(labels),
         "classes": table,
     }

@@ -49,6 +49,7 @@ def _numbers(run: Run) -> Iterator[tuple[str, str, str | None, str | None, float
     for split, scores in run.evaluation["splits"].items():
         yield split, "accuracy", None, None, scores["accuracy"]
         yield split, "macro_f1", None, None, scores["macro_f1"]
+        yield split, "weighted_f1", None, None, scores["weighted_f1"]
         for modality, accuracy in _phis(run, scores).items():
             yield split, "phi_accuracy", modality, None, accuracy
         for row in scores["classes"]:

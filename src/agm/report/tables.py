@@ -55,7 +55,7 @@ class Table:
 
 
 def accuracies(study: Study, results: Results, fusion: str) -> Table:
-    """Accuracy and macro F1 of every method, and the paired difference in accuracy to the baseline."""
+    """Accuracy, macro and weighted F1 of every method, and the paired difference in accuracy to the baseline."""
     baseline = results.baseline
     against = (f"accuracy − {baseline}", "interval", "paired p") if baseline else ()
     rows, own = [], {}
@@ -63,12 +63,12 @@ def accuracies(study: Study, results: Results, fusion: str) -> Table:
         if changed := study.of(fusion, method)[0].record["own_network"]:
             own[method] = f"{method}: {changed}"
         scores = results.method(fusion, method, "accuracy")
-        row = [_mean(results, scores), _mean(results, results.method(fusion, method, "macro_f1"))]
+        row = [_mean(results, results.method(fusion, method, each)) for each in ("accuracy", "macro_f1", "weighted_f1")]
         if baseline:
             row += _difference(results.to_baseline(fusion, method, "accuracy"))
         name = Cell(f"{method} *" if changed else method, changed or "", method)
         rows.append((name, *row, Cell(str(len(scores)))))
-    columns = ("method", "accuracy", "macro F1", *against, "seeds")
+    columns = ("method", "accuracy", "macro F1", "weighted F1", *against, "seeds")
     foot = f"* a network of its own. {'; '.join(own.values())}" if own else ""
     return Table(f"Accuracy, {fusion}", columns, tuple(rows), foot=foot)
 
