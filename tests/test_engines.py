@@ -32,7 +32,7 @@ EVALUATIONS = {
     "agm evaluate-concept late_concat audio 0",
     "agm evaluate-concept late_concat video 0",
 }
-JOBS = 18
+JOBS = 19
 
 
 @pytest.fixture(scope="module")

@@ -150,6 +150,9 @@ def _fatal(kinds: dict[str, str], clip: Clip) -> Rejection:
 
 def _check_splits(counts: dict[str, int], splits: Sequence[str], rejected: pl.DataFrame, dataset: Dataset) -> None:
     """Refuse data that cannot be trained or tested on."""
+    fix = "mend the files, or name other ones in the annotations"
+    if find(dataset.adapter).card is not None:
+        fix = f"check dataset.root: `agm datasets {dataset.adapter}` says which folder is expected"
     for split in SPLITS:
         if counts[split]:
             continue
@@ -158,7 +161,7 @@ def _check_splits(counts: dict[str, int], splits: Sequence[str], rejected: pl.Da
             raise AgmError(
                 f"No clip of the split '{split}' can be used; {often} of {splits.count(split)} because: {reason}",
                 where=dataset.root,
-                fix="mend the files, or name other ones in the annotations",
+                fix=fix,
             )
         raise AgmError(
             f"The split '{split}' has no clips",
