@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -96,9 +96,9 @@ def scan(source: Source) -> Times:
     Raises:
         Unusable: when no frame of it can be decoded, or the file ends before it begins.
     """
-    times = _scan(Path(source.path), source.stream)
     if source.start is None and source.end is None:
-        return times
+        return _scan(Path(source.path), source.stream)
+    times = _scan_shared(Path(source.path), source.stream)
     # As the container counts: its first frame is at 0 seconds, or nearly.
     start = (source.start or 0.0) / times.base
     frames = [time for time in times.frames if time >= start and (source.end is None or time < source.end / times.base)]
@@ -118,6 +118,10 @@ def _scan(path: Path, index: int | None) -> Times:
             keys = sorted({time for time, key in shown if key})
             return Times(sorted(set(frames)), keys, stream.time_base, numbered=False)
     return _count(path, index)
+
+
+# Of a file with many clips, which come in any order: reading a long one through for each would take hours.
+_scan_shared = lru_cache(maxsize=256)(_scan)
 
 
 def _count(path: Path, index: int | None) -> Times:
