@@ -11,7 +11,10 @@ from agm.compose import compose
 from clone import ROOT
 
 # The page on methods adds one first: tests/test_adding_a_method.py does as it says.
-PAGES = [ROOT / "README.md", *(page for page in (ROOT / "docs").rglob("*.md") if page.stem != "adding_a_method")]
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.stem != "adding_a_method"),
+]
 BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
