@@ -155,7 +155,9 @@ def test_an_edited_csv_is_read_rightly_or_refused(tmp_path_factory, content):
     for clip in clips:
         line = written.get(clip.clip_id)
         if line is not None and line.encode() in content:
-            assert clip.label == line.split(",")[2] and clip.split == line.split(",")[1]
+            assert clip.label == line.split(",")[2]
+            # A column by another name is another column, and splits may be missing.
+            assert clip.split in (line.split(",")[1], None if b",split," not in content else "")
 
 
 def test_many_problems_are_counted_and_the_first_are_shown(tmp_path):
