@@ -13,13 +13,12 @@ written, and files are only counted, not opened: `agm ingest` and `agm extract` 
 have run, this command counts those too.
 """
 
-import pkgutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import polars as pl
 import yaml
@@ -27,6 +26,7 @@ import yaml
 from agm import config
 from agm.compose import GROUPS, compose
 from agm.config.schema import Dataset
+from agm.config.schema.data import Adapter
 from agm.errors import AgmError
 from agm.ingest import adapters
 from agm.ingest.card import Card
@@ -76,9 +76,7 @@ def describe(name: str, overrides: Sequence[str], groups: Path = GROUPS) -> None
 
 def cards() -> dict[str, Card]:
     """The card of every adapter that has one, by name."""
-    names = sorted(each.name for each in pkgutil.iter_modules(adapters.__path__))
-    found = {name: getattr(import_module(f"{adapters.__name__}.{name}"), "ADAPTER", None) for name in names}
-    return {name: each.card for name, each in found.items() if each is not None and each.card is not None}
+    return {name: card for name in sorted(get_args(Adapter)) if (card := adapters.find(name).card) is not None}
 
 
 # --- which data set is meant ---

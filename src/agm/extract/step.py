@@ -48,7 +48,8 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     clips = _clips(job, modality)
     root = Path(params.dataset.root)
     chosen = clips[len(clips) * part // len(params.parts) : len(clips) * (part + 1) // len(params.parts)]
-    training, sources = (_sources(each, root) for each in (clips.filter(split="train"), chosen))
+    sources = list(_sources(chosen, root))
+    training = _sources(clips.filter(split="train"), root)
     found = recipe(params.features[modality], f"features.{modality}", training, sources)
     rejected: list[dict[str, Any]] = []
     with files.replacing(job.outputs[0]) as temporary:
@@ -84,8 +85,9 @@ def _clips(job: Job, modality: str) -> pl.DataFrame:
     return pl.read_parquet(manifest).select("clip_id", "split", source=modality)
 
 
-def _sources(clips: pl.DataFrame, root: Path) -> list[Source]:
-    return [Source(**each).below(root) for each in clips["source"]]
+def _sources(clips: pl.DataFrame, root: Path) -> Iterator[Source]:
+    """Made one by one: all training clips are looked at for a vocabulary only."""
+    return (Source(**each).below(root) for each in clips["source"])
 
 
 def _results(sources: list[Source], found: Recipe, label: str) -> Iterator[np.ndarray | str]:
