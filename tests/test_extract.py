@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from PIL import Image
 
 from agm import config, tensors
-from agm.config.schema import AudioFeatures, ImageFeatures, TextFeatures, VideoFeatures
+from agm.config.schema import AudioFeatures, ImageFeatures, Limits, TextFeatures, VideoFeatures
 from agm.errors import AgmError
 from agm.extract import audio, image, step, text, video
 from agm.files import sha256, write_json
 from agm.graph import Graph
+from agm.limits import under
 from agm.media import Unusable
 from agm.parallel import parallel_map
 from agm.source import STRUCT, Source
@@ -307,12 +307,10 @@ def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
     assert image.load(Source(path), picture(channels=3)).max() == 128
 
 
-def test_bad_images_are_refused_with_a_reason(tmp_path, monkeypatch):
+def test_bad_images_are_refused_with_a_reason(tmp_path):
     path = write_image(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 63)
-    with pytest.raises(Unusable, match="more than 4,032 pixels"):
+    with under(Limits(pixels=64 * 63)), pytest.raises(Unusable, match=r"more than dataset\.limits\.pixels = 4,032"):
         image.load(Source(path), picture())
-    monkeypatch.undo()
     for content in (path.read_bytes()[:800], b"", b"text"):
         path.write_bytes(content)
         with pytest.raises(Unusable, match="cannot be decoded"):

@@ -93,8 +93,14 @@ GOOD = "a,train,0,a.txt\nb,val,1,a.txt\nc,test,2,a.txt\n"
         ("d,train,0,../a.txt\n", "row 5: text: the path '../a.txt' leaves the root folder"),
         ("d,train,0,folder/../../a.txt\n", "row 5: text: the path '../a.txt' leaves the root folder"),
         ("d,train,0,/etc/hostname\n", "row 5: text: the path '/etc/hostname' leaves the root folder"),
-        ("d,train,0,link.txt\n", "row 5: text: the path is a link that leaves the root folder: link.txt"),
-        ("d,train,0,away/out.txt\n", "row 5: text: the path is a link that leaves the root folder: away/out.txt"),
+        (
+            "d,train,0,link.txt\n",
+            "row 5: text: the path is a link that leaves the root folder, to none of dataset.links: link.txt",
+        ),
+        (
+            "d,train,0,away/out.txt\n",
+            "row 5: text: the path is a link that leaves the root folder, to none of dataset.links: away/out.txt",
+        ),
         ("d,train,0,a\0.txt\n", "row 5: "),
         ("d,train,0\n", "row 5: it has 3 cells, the header has 4"),
         ('d,train,0,"a.txt\n', "row 5: "),
@@ -337,7 +343,7 @@ def broken_files(folder: Path) -> dict[str, Path]:
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    Image.new("1", (10_000, 10_000)).save(folder / "huge.png")
+    Image.new("1", (10_001, 10_000)).save(folder / "huge.png")
     video(folder / "silent.mp4", sound=False)
     write_wav(folder / "sound.wav", tone(440, 0.5, 8000), 8000)
     return {path.name: path for path in folder.iterdir()}
@@ -363,7 +369,7 @@ def test_unusable_files_and_their_reasons(tmp_path, capfd):
         ("text.png", "image", "not an image ("),
         ("good.mp4", "image", "not an image ("),
         ("good.mp4", "text", "the text is not UTF-8 (byte "),
-        ("huge.png", "image", "the image has more than "),
+        ("huge.png", "image", "the image has 100,010,000 pixels, more than dataset.limits.pixels = 100,000,000"),
     ]:
         with pytest.raises(Unusable) as error:
             probe(Source(files[name]), kind)

@@ -1,8 +1,10 @@
 """Opening files and decoding what is sound in them: what probing and extraction share."""
 
+import math
+import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -12,15 +14,23 @@ from av.container import InputContainer
 from av.frame import Frame
 from av.packet import Packet
 from av.stream import Stream
+from av.video.frame import VideoFrame
 from PIL import Image
+
+from agm import limits
+from agm.limits import Unusable
 
 # Pillow's other formats run programs or are rarely pictures.
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 NPY = b"\x93NUMPY"
-
-
-class Unusable(Exception):
-    """Why a file cannot be used: words that a person understands, to be put after a colon."""
+# FFmpeg's other formats are playlists, which name files of their own and so lead out of the data set's folder, games'
+# and consoles', or not media.
+CONTAINERS = (
+    "aac,ac3,aiff,amr,ape,apng,asf,au,av1,avi,caf,dirac,dnxhd,dts,dtshd,dv,eac3,flac,flv,gif,gsm,gxf,h261,h263,h264,"
+    "hevc,ircam,ivf,live_flv,loas,m4v,matroska,mjpeg,mlp,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,mpegvideo,mxf,nistsphere,nsv,"
+    "nut,obu,ogg,oma,paf,qcp,rm,smjpeg,sox,swf,tak,truehd,tta,vc1,voc,vvc,w64,wav,webm,wtv,wv,xwma,yuv4mpegpipe,"
+    "bmp_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe"
+)
 
 
 @contextmanager
@@ -28,8 +38,11 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
     """Open an image; what Pillow raises for a damaged one is the caller's.
 
     Raises:
-        Unusable: when it has more pixels than Pillow's limit.
+        Unusable: when it has more pixels than the limit, or more text than Pillow reads.
     """
+    pillows, most = Image.MAX_IMAGE_PIXELS, limits.most("pixels")
+    # In the place of Pillow's own limit, which it also asks where a picture grows while it is decoded.
+    Image.MAX_IMAGE_PIXELS = None if most == math.inf else int(most)
     try:
         # A small file can claim to be a huge picture: where Pillow would warn, nothing is decoded.
         with (
@@ -37,8 +50,16 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
             Image.open(path, formats=IMAGE_FORMATS) as image,
         ):
             yield image
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise Unusable(f"the image has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        pixels = re.search(r"\d+", str(error))  # the number of pixels is the first in its words
+        limits.check("pixels", int(pixels[0]) if pixels else math.inf, "the image has {} pixels")
+        raise
+    except ValueError as error:
+        if "Decompressed data too large" in str(error):  # of a PNG's texts and profiles; a limit of Pillow's own
+            raise Unusable(f"the image holds a compressed text or profile of more than 1 MiB: {error}") from None
+        raise
+    finally:
+        Image.MAX_IMAGE_PIXELS = pillows
 
 
 def opened_array(path: Path) -> np.ndarray:
@@ -73,7 +94,10 @@ def open_container(path: Path) -> InputContainer:
         raise Unusable("the file is empty")
     try:
         # A playlist must not make FFmpeg open other places, the network least of all.
-        return av.open(str(path.absolute()), metadata_errors="ignore", options={"protocol_whitelist": "file"})
+        options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+        return av.open(str(path.absolute()), metadata_errors="ignore", options=options)
+    except MemoryError:
+        raise
     except av.FFmpegError as error:
         raise Unusable(f"not a video or sound file, truncated or damaged: {told(error)}") from None
 
@@ -102,12 +126,29 @@ def packets(container: InputContainer, stream: Stream) -> Iterator[Packet]:
     """The stream's packets from the present position to the end, or to where the file breaks off."""
     try:
         yield from (packet for packet in container.demux(stream) if packet.size)
+    except MemoryError:
+        raise
     except av.FFmpegError:
         return
 
 
 def decoded(container: InputContainer, stream: Stream) -> Iterator[Frame]:
-    """Every frame from the present position that decodes: a damaged packet costs its own frames only."""
+    """Every frame from the present position that decodes: a damaged packet costs its own frames only.
+
+    Raises:
+        Unusable: when a frame has more pixels than the limit: every frame of a video may be of another size.
+    """
     for packet in chain(packets(container, stream), [None]):  # None asks for what the decoder still holds
-        with suppress(av.FFmpegError):
-            yield from stream.codec_context.decode(packet)
+        for frame in _frames(stream, packet):
+            if isinstance(frame, VideoFrame):
+                limits.check_picture(frame.width, frame.height, "video")
+            yield frame
+
+
+def _frames(stream: Stream, packet: Packet | None) -> list[Frame]:
+    try:
+        return stream.codec_context.decode(packet)
+    except MemoryError:
+        raise
+    except av.FFmpegError:
+        return []

@@ -21,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from agm import unpickle
+from agm import hdf5, limits, unpickle
 from agm.errors import AgmError
 from agm.media import Unusable, opened_array, told
 from agm.source import Source
@@ -31,7 +31,7 @@ def opened(source: Source) -> np.ndarray:
     """The array of one clip, numbers only.
 
     Raises:
-        Unusable: when the file has no such part, is damaged, or the part is no array of numbers.
+        Unusable: when the file has no such part, is damaged, or the part is no array of numbers or one of too many.
     """
     path = Path(source.path)
     reader = READERS.get(path.suffix.lower())
@@ -42,6 +42,7 @@ def opened(source: Source) -> np.ndarray:
         raise Unusable(f"{source.member!r} holds {array.dtype}, not numbers")
     if 0 in array.shape:
         raise Unusable(f"{source.member!r} is empty: its shape is {list(array.shape)}")
+    limits.check("numbers", array.size, f"{source.member!r} has {{}} numbers")
     return array
 
 
@@ -56,9 +57,13 @@ def _of_npy(path: Path, source: Source) -> np.ndarray:
 
 def _row(rows: Any, number: str, source: Source) -> Any:
     """One row of an array, a list or a tuple."""
+    return rows[_place(rows, number, source)]
+
+
+def _place(rows: Any, number: str, source: Source) -> int:
     if not (number.isascii() and number.isdecimal()) or int(number) >= len(rows):
         raise Unusable(f"the file has no {source.member!r}: {len(rows)} elements are numbered from 0")
-    return rows[int(number)]
+    return int(number)
 
 
 # --- HDF5 -----------------------------------------------------------------------------------------------------------
@@ -67,18 +72,18 @@ def _row(rows: Any, number: str, source: Source) -> Any:
 def _of_hdf5(path: Path, source: Source) -> np.ndarray:
     file = _hdf5(path, path.stat().st_mtime_ns)
     try:
-        return np.asarray(_part(file, source))
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        return _part(file, source)
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise Unusable(f"{source.member!r} cannot be read: {told(error)}") from None
 
 
-def _part(file: h5py.File, source: Source) -> Any:
+def _part(file: h5py.File, source: Source) -> np.ndarray:
     """A data set, or a row of one."""
     parent, _, last = source.member.rpartition("/")
-    if isinstance(found := file.get(source.member), h5py.Dataset):
-        return found[()]
-    if isinstance(found := parent and file.get(parent), h5py.Dataset) and found.ndim:
-        return _row(found, last, source)
+    if isinstance(found := hdf5.child(file, source.member), h5py.Dataset):
+        return hdf5.numbers(found)
+    if isinstance(found := hdf5.child(file, parent), h5py.Dataset) and found.ndim:
+        return hdf5.numbers(found, _place(found, last, source))
     raise Unusable(f"the file has no {source.member!r}")
 
 
@@ -87,12 +92,12 @@ def _of_csd(path: Path, source: Source) -> np.ndarray:
     clip belongs to it."""
     file = _hdf5(path, path.stat().st_mtime_ns)
     try:
-        (feature,) = file.values()  # named after the feature: one in each file
-        video = feature["data"][source.member]
-        intervals, features = np.asarray(video["intervals"]), np.asarray(video["features"])
-    except (KeyError, AttributeError):
-        raise Unusable(f"the file has no {source.member!r}") from None
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        video = hdf5.child(hdf5.only_child(file), f"data/{source.member}")  # one feature in each file
+        parts = [hdf5.child(video, name) for name in ("intervals", "features")]
+        if not all(isinstance(each, h5py.Dataset) for each in parts):
+            raise Unusable(f"the file has no {source.member!r}")
+        intervals, features = map(hdf5.numbers, parts)
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise Unusable(f"{source.member!r} cannot be read: {told(error)}") from None
     if intervals.shape != (*features.shape[:1], 2):
         raise Unusable(f"{source.member!r} has features {list(features.shape)} and intervals {list(intervals.shape)}")
@@ -149,7 +154,7 @@ def _numbers(value: Any, source: Source) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
     try:
-        array = np.asarray(value)
+        array = unpickle.asarray(value)
         return array.astype(np.float32) if array.dtype.kind in "fiub" else array
     except (ValueError, TypeError, OverflowError):
         raise Unusable(f"{source.member!r} is no array: its rows differ in length, or hold no numbers") from None

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import polars as pl
 
+from agm.errors import AgmError
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -30,8 +32,19 @@ class Source:
     text: str | None = None
 
     def below(self, root: str | Path) -> "Source":
-        """The same with the file's path below `root`."""
+        """The same with the file's path below `root`.
+
+        Raises:
+            AgmError: when the path leads out of it: `agm list` lets none through, so the table was made elsewhere.
+        """
+        if self.path is not None and outside(self.path):
+            raise AgmError(f"A path leaves the data set's folder: {self.path!r}", where=root, fix="run `agm list`")
         return self if self.path is None else replace(self, path=str(Path(root, self.path)))
+
+
+def outside(path: str) -> bool:
+    """Whether a path, joined to a folder, can be a place outside of it or no place at all; links aside."""
+    return path.startswith("/") or ".." in path.split("/") or "\0" in path
 
 
 STRUCT = pl.Struct(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agm import packed
+from agm import limits, packed
 from agm.config.schema import ArrayFeatures
 from agm.media import Unusable, opened_array
 from agm.source import Source
@@ -24,6 +24,7 @@ def load(source: Source, settings: ArrayFeatures) -> np.ndarray:
         Unusable: when there is no array of that many numbers, or a number is not finite.
     """
     array = opened_array(Path(source.path)) if source.member is None else packed.opened(source)
+    limits.check("numbers", array.size, "the array has {} numbers")
     if array.size != math.prod(settings.shape):
         raise Unusable(f"the array has the shape {list(array.shape)}, and {settings.shape} is expected")
     with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, and is told below

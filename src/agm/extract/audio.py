@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from av.audio.frame import AudioFrame
+from av.container import InputContainer
+from av.stream import Stream
 from torch import Tensor
 from torchaudio import functional, transforms
 
+from agm import limits
 from agm.config.schema import AudioFeatures
-from agm.media import Unusable, decoded, opened
+from agm.media import Unusable, decoded, opened, packets
 from agm.source import Source
 from agm.tensors import Feature
 
@@ -66,30 +69,44 @@ def mono(source: Source, seconds: float) -> tuple[np.ndarray, int]:
     """The first `seconds` of the clip's sound, the mean of its channels: float32 [samples], and its samples a second.
 
     Raises:
-        Unusable: when there is no sound.
+        Unusable: when there is no sound, or the clip is too long.
     """
     pieces: list[np.ndarray] = []
     start = source.start or 0.0
     end = min(start + seconds, source.end or math.inf)
-    rate = count = 0
+    rate = count = before = 0
     with opened(Path(source.path), source.stream, "audio") as (container, stream):
         for frame in decoded(container, stream):
             # The decoder knows better than the header, which may give half the rate.
             rate = rate or frame.sample_rate
             if frame.sample_rate != rate:
                 raise Unusable(f"the sound changes its sample rate from {rate} to {frame.sample_rate} Hz")
+            count += frame.samples
+            if count <= round(start * rate):  # not kept: a piece may begin hours into the file
+                before = count
+                continue
             pieces.append(_mean(frame))
-            count += len(pieces[-1])
             if count >= end * rate:
                 break
+        if source.end is None:
+            _check_length(container, stream, count / rate - start if rate else 0.0)
     if not count:
         raise Unusable("no sound can be decoded")
-    wave = np.concatenate(pieces)
+    wave = np.concatenate([np.empty(0, np.float32), *pieces])
     if source.start is not None or source.end is not None:
-        wave = wave[round(start * rate) : round(end * rate) if end < math.inf else None]
+        wave = wave[round(start * rate) - before : round(end * rate) - before]
         if not len(wave):
             raise Unusable(f"the sound ends after {count / rate:g} s, before the clip begins ({start:g} s)")
     return wave, rate
+
+
+def _check_length(container: InputContainer, stream: Stream, decoded: float) -> None:
+    """Refuse a clip that goes on for too long after what was decoded, whatever its header says."""
+    seconds = decoded
+    for packet in packets(container, stream):
+        limits.check("seconds", seconds, "the clip lasts {} s or more")
+        seconds += float((packet.duration or 0) * packet.time_base)
+    limits.check("seconds", seconds, "the clip lasts {} s")
 
 
 def _mean(frame: AudioFrame) -> np.ndarray:

@@ -20,7 +20,7 @@ def load(source: Source, settings: ImageFeatures) -> np.ndarray:
     """Decode, turn upright, scale the short side and crop the centre.
 
     Raises:
-        Unusable: when the file is no image, is damaged or is larger than Pillow's limit.
+        Unusable: when the file is no image, is damaged or too large.
     """
     picture = upright(source, "RGB" if settings.channels == 3 else "L")
     square = ImageOps.fit(picture, (settings.size, settings.size), Image.Resampling.BICUBIC)
@@ -32,7 +32,7 @@ def upright(source: Source, mode: str) -> Image.Image:
     """The whole picture in Pillow's `mode`, turned as the camera says.
 
     Raises:
-        Unusable: when the file is no image, is damaged or is larger than Pillow's limit.
+        Unusable: when the file is no image, is damaged or too large.
     """
     try:
         with opened_image(Path(source.path)) as image:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agm import packed
+from agm import limits, packed
 from agm.config.schema import SequenceFeatures
 from agm.media import Unusable, opened_array
 from agm.source import Source
@@ -28,6 +28,7 @@ def load(source: Source, settings: SequenceFeatures) -> np.ndarray:
         Unusable: when the file is no array of numbers, its steps have another shape, or a number is not finite.
     """
     array = opened_array(Path(source.path)) if source.member is None else packed.opened(source)
+    limits.check("numbers", array.size, "the array has {} numbers")
     if array.shape[1:] != tuple(settings.shape):
         raise Unusable(
             f"each step of the array has the shape {list(array.shape[1:])}, and {settings.shape} is expected"

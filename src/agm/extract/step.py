@@ -19,8 +19,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from agm import files, packed, tensors
+from agm import files, limits, packed, tensors
 from agm.config import Params
+from agm.config.schema import Limits
 from agm.errors import AgmError
 from agm.extract.pretrained import Finish
 from agm.extract.recipe import Load, Recipe, recipe
@@ -50,10 +51,11 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     chosen = clips[len(clips) * part // len(params.parts) : len(clips) * (part + 1) // len(params.parts)]
     sources = list(_sources(chosen, root))
     training = _sources(clips.filter(split="train"), root)
-    found = recipe(params.features[modality], f"features.{modality}", training, sources)
+    with limits.under(params.dataset.limits, memory=False):  # the texts that vocabularies are made of
+        found = recipe(params.features[modality], f"features.{modality}", training, sources)
     rejected: list[dict[str, Any]] = []
     with files.replacing(job.outputs[0]) as temporary:
-        results = _results(sources, found, f"extract {modality} {part}")
+        results = _results(sources, found, params.dataset.limits, f"extract {modality} {part}")
         rows = _write(temporary, _usable(chosen, results, modality, rejected), found.feature)
         if rejected and not rows:
             raise AgmError(
@@ -90,9 +92,9 @@ def _sources(clips: pl.DataFrame, root: Path) -> Iterator[Source]:
     return (Source(**each).below(root) for each in clips["source"])
 
 
-def _results(sources: list[Source], found: Recipe, label: str) -> Iterator[np.ndarray | str]:
+def _results(sources: list[Source], found: Recipe, most: Limits, label: str) -> Iterator[np.ndarray | str]:
     """For each clip its tensor, or the reason why there is none."""
-    attempt = partial(_attempt, load=found.load)
+    attempt = partial(_attempt, load=found.load, most=most)
     if any(map(packed.in_pickle, sources)):
         return track(map(attempt, sources), len(sources), label)
     if found.finish is None:
@@ -117,9 +119,10 @@ def _fatal(source: Source) -> str:
     return "the decoder crashed on the file, or memory ran out"
 
 
-def _attempt(source: Source, load: Load) -> np.ndarray | str:
+def _attempt(source: Source, load: Load, most: Limits) -> np.ndarray | str:
     try:
-        return load(source)
+        with limits.under(most, memory=not packed.in_pickle(source)):
+            return load(source)
     except Unusable as error:
         return str(error)
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agm import limits
 from agm.config.schema import TextFeatures
 from agm.media import Unusable
 from agm.source import Source
@@ -51,10 +52,12 @@ def content(source: Source) -> str:
     """The text itself.
 
     Raises:
-        Unusable: when its file is not UTF-8.
+        Unusable: when its file is not UTF-8, or the text is too long.
     """
     if source.text is not None:
+        limits.check("text_bytes", len(source.text.encode()), "the text has {} bytes")
         return source.text
+    limits.check("text_bytes", Path(source.path).stat().st_size, "the text has {} bytes")
     try:
         return Path(source.path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -12,18 +12,24 @@ from fractions import Fraction
 from functools import lru_cache, partial
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from agm import limits
 from agm.config.schema import FlowFeatures, VideoFeatures
 from agm.media import Unusable, decoded, opened, packets
 from agm.source import Source
 from agm.tensors import Feature
 
+T = TypeVar("T", Packet, VideoFrame)
 Timed = tuple[int, VideoFrame]
+# No camera of a data set is faster: with it the limit of seconds is one of frames too, whatever times a file tells.
+FASTEST = 1000
 
 
 def feature(settings: VideoFeatures) -> Feature:
@@ -55,7 +61,7 @@ def load(source: Source, settings: VideoFeatures) -> np.ndarray:
     shorter.
 
     Raises:
-        Unusable: when no frame can be decoded.
+        Unusable: when no frame can be decoded, or the clip is too long or its pictures too large.
     """
     return np.stack(chosen(source, settings, partial(_picture, source=source, settings=settings)))
 
@@ -94,45 +100,66 @@ def scan(source: Source) -> Times:
     """When the clip's frames are shown.
 
     Raises:
-        Unusable: when no frame of it can be decoded, or the file ends before it begins.
+        Unusable: when no frame of it can be decoded, the file ends before it begins, or the clip is too long.
     """
     if source.start is None and source.end is None:
-        return _scan(Path(source.path), source.stream)
+        return _scan(Path(source.path), source.stream, limits.most("seconds"))
     times = _scan_shared(Path(source.path), source.stream)
     # As the container counts: its first frame is at 0 seconds, or nearly.
     start = (source.start or 0.0) / times.base
     frames = [time for time in times.frames if time >= start and (source.end is None or time < source.end / times.base)]
     if not frames:
         raise Unusable(f"the video has no frame between {source.start or 0:g} and {source.end or math.inf:g} s")
+    limits.check("seconds", float((frames[-1] - frames[0]) * times.base), "the clip lasts {} s")
     return replace(times, frames=frames)
 
 
-def _scan(path: Path, index: int | None) -> Times:
-    """Find the times from the packets, which is cheap, or where these do not tell them by decoding once."""
+def _scan(path: Path, index: int | None, seconds: float = math.inf) -> Times:
+    """Find the times from the packets, which is cheap, or where these do not tell them by decoding once.
+
+    Raises:
+        Unusable: when no frame can be decoded, or they go on for more than `seconds`.
+    """
     with opened(path, index, "video") as (container, stream):
         # Packets before the start of an edit list are marked as discarded: they decode, but are not shown.
-        shown = [(each.pts, each.is_keyframe) for each in packets(container, stream) if not each.is_discard]
+        found = (each for each in packets(container, stream) if not each.is_discard)
+        shown = [(each.pts, each.is_keyframe) for each in _timely(found, stream, seconds)]
         frames = [time for time, _ in shown]
         # Old containers number the packets of reordered frames as these are stored, not as they are shown.
         if frames and None not in frames and not (stream.codec_context.has_b_frames and _ascend(frames)):
             keys = sorted({time for time, key in shown if key})
             return Times(sorted(set(frames)), keys, stream.time_base, numbered=False)
-    return _count(path, index)
+    return _count(path, index, seconds)
 
 
 # Of a file with many clips, which come in any order: reading a long one through for each would take hours.
 _scan_shared = lru_cache(maxsize=256)(_scan)
 
 
-def _count(path: Path, index: int | None) -> Times:
+def _count(path: Path, index: int | None, seconds: float) -> Times:
     with opened(path, index, "video") as (container, stream):
-        frames = [frame.pts for frame in decoded(container, stream)]
+        frames = [frame.pts for frame in _timely(decoded(container, stream), stream, seconds)]
         if not frames:
             raise Unusable("no frame of the video can be decoded")
         if None not in frames and _ascend(frames):
             return Times(frames, [], stream.time_base, numbered=False)
         step = _step(stream)
         return Times([round(number * step) for number in range(len(frames))], [], stream.time_base, numbered=True)
+
+
+def _timely(found: Iterable[T], stream: VideoStream, seconds: float) -> Iterator[T]:
+    """The packets or frames `found`, up to where they have gone on for more than `seconds`: there it ends in
+    `Unusable`, before the rest of a long file is read."""
+    step, longest, first = _step(stream), seconds / stream.time_base, None
+    for number, each in enumerate(found):
+        time = round(number * step) if each.pts is None else each.pts
+        first = time if first is None else first
+        if abs(time - first) > longest:
+            limits.check("seconds", float(abs(time - first) * stream.time_base), "the clip lasts {} s or more")
+        if number > FASTEST * seconds:
+            frames = f"{FASTEST:,} frames a second"
+            raise Unusable(f"the clip has more than {frames} of dataset.limits.seconds = {seconds:g}")
+        yield each
 
 
 def _ascend(times: list[int]) -> bool:
@@ -231,6 +258,7 @@ def picture(frame: VideoFrame, half: str | None, size: int, channels: int) -> np
     """Take that half of the picture, scale the short side to `size`, turn upright and crop the centre: uint8
     [channels, size, size]."""
     width = frame.width // 2 if half else frame.width
+    limits.check_picture(width, frame.height, "video", size)
     short = min(width, frame.height)
     pixels = frame.reformat(
         width=max(size, round(width * size / short)) * (2 if half else 1),

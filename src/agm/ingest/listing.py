@@ -31,7 +31,7 @@ from agm.ingest.adapters import differences, find, read
 from agm.ingest.clip import Clip, refuse
 from agm.ingest.table import FIX
 from agm.progress import say, track
-from agm.source import STRUCT, Source
+from agm.source import STRUCT, Source, outside
 
 SCHEMA = {"path": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64}
 # Shared storage answers slowly but many at a time.
@@ -121,7 +121,8 @@ def look(dataset: Dataset, clips: Sequence[Clip]) -> dict[str, Seen]:
     paths = sorted(named)
     with ThreadPoolExecutor(THREADS) as pool:
         batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
-        ask = functools.partial(_look, os.path.realpath(dataset.root))
+        allowed = [os.path.realpath(each) for each in (dataset.root, *dataset.links)]
+        ask = functools.partial(_look, dataset.root, allowed)
         found = dict(
             zip(paths, track(chain.from_iterable(pool.map(ask, batches)), len(paths), "look at files"), strict=True)
         )
@@ -135,14 +136,17 @@ def look(dataset: Dataset, clips: Sequence[Clip]) -> dict[str, Seen]:
     return found
 
 
-def _look(root: str, paths: Iterable[str]) -> list[Seen | str]:
-    """The size and time of each file, or what is wrong with it."""
+def _look(root: str, allowed: Sequence[str], paths: Iterable[str]) -> list[Seen | str]:
+    """The size and time of each file, which must lie in one of the folders `allowed`, or what is wrong with it."""
     real_folder = functools.cache(os.path.realpath)  # a few folders hold all the files
-    return list(_look_at(root, paths, real_folder))
+    return list(_look_at(root, allowed, paths, real_folder))
 
 
-def _look_at(root: str, paths: Iterable[str], real_folder: Any) -> Iterator[Seen | str]:
+def _look_at(root: str, allowed: Sequence[str], paths: Iterable[str], real_folder: Any) -> Iterator[Seen | str]:
     for path in paths:
+        if outside(path):
+            yield "the path leaves the root folder"
+            continue
         folder, name = os.path.split(os.path.join(root, path))
         real = os.path.join(real_folder(folder), name)
         try:
@@ -154,8 +158,8 @@ def _look_at(root: str, paths: Iterable[str], real_folder: Any) -> Iterator[Seen
             missing = isinstance(error, FileNotFoundError | NotADirectoryError)
             yield MISSING if missing else f"file cannot be reached ({error.strerror})"
             continue
-        if not Path(real).is_relative_to(root):
-            yield "the path is a link that leaves the root folder"
+        if not any(Path(real).is_relative_to(folder) for folder in allowed):
+            yield "the path is a link that leaves the root folder, to none of dataset.links"
         elif not stat.S_ISREG(found.st_mode):
             yield "not a file"
         else:

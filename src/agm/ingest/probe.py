@@ -14,12 +14,11 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 from PIL import UnidentifiedImageError
 
+from agm import limits
+from agm.config.schema import Limits
 from agm.ingest.clip import Clip
 from agm.media import IMAGE_FORMATS, Unusable, open_container, opened_array, opened_image, told
 from agm.source import Source
-
-# A text beyond this is not what its column says, and would fill the memory; for images Pillow has a limit.
-MOST_TEXT_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ class Rejection:
     reason: str
 
 
-def probe_clip(root: str, kinds: dict[str, str], clip: Clip) -> dict[str, Media] | Rejection:
-    """Probe every modality (name → kind in `kinds`) of one clip."""
+def probe_clip(root: str, kinds: dict[str, str], most: Limits, clip: Clip) -> dict[str, Media] | Rejection:
+    """Probe every modality (name → kind in `kinds`) of one clip, under the limits `most`."""
     if clip.left_out is not None:
         return Rejection(None, clip.left_out)
     found = {}
@@ -52,7 +51,8 @@ def probe_clip(root: str, kinds: dict[str, str], clip: Clip) -> dict[str, Media]
         if modality not in clip.sources:
             return Rejection(modality, f"the annotations name no file for {modality}")
         try:
-            found[modality] = probe(clip.sources[modality].below(root), kind)
+            with limits.under(most):
+                found[modality] = probe(clip.sources[modality].below(root), kind)
         except Unusable as error:
             return Rejection(modality, str(error))
     return found
@@ -74,7 +74,7 @@ def probe(source: Source, kind: str) -> Media:
         if size == 0:
             raise Unusable("the file is empty")
         return _within(PROBES[kind](path, size), source) if source.member is None else Media()
-    except Unusable:
+    except (Unusable, MemoryError):
         raise
     except FileNotFoundError:
         raise Unusable("the file is not there") from None
@@ -85,12 +85,13 @@ def probe(source: Source, kind: str) -> Media:
 
 
 def _within(media: Media, source: Source) -> Media:
-    """The same file, of which the clip is only a piece."""
-    if media.duration is None or (source.start is None and source.end is None):
+    """The same file, of which the clip may be only a piece: that is what must not be too long."""
+    if media.duration is None:
         return media
     start, end = source.start or 0.0, min(media.duration, source.end or media.duration)
     if start >= end:
         raise Unusable(f"the file ends after {media.duration:g} s, before the clip begins ({start:g} s)")
+    limits.check("seconds", end - start, "the clip lasts {} s")
     return replace(media, duration=end - start)
 
 
@@ -105,8 +106,13 @@ def _timed(kind: str, path: Path, size: int) -> Media:
         if stream.codec_context is None:
             raise Unusable(f"there is no decoder for its {kind}")
         stream.codec_context.thread_count = 1
-        if next(file.decode(stream), None) is None:
+        if kind == "video":
+            limits.check_picture(stream.width, stream.height, kind)
+        first = next(file.decode(stream), None)
+        if first is None:
             raise Unusable(f"the {kind} stream is empty")
+        if kind == "video":
+            limits.check_picture(first.width, first.height, kind)
         # Inside the block: a stream of a closed container is a dangling pointer.
         return Media(stream.index, _duration(file, stream))
 
@@ -159,8 +165,7 @@ def _image(path: Path, size: int) -> Media:
 
 
 def _text(path: Path, size: int) -> Media:
-    if size > MOST_TEXT_BYTES:
-        raise Unusable(f"the text has {size:,} bytes, more than {MOST_TEXT_BYTES:,}")
+    limits.check("text_bytes", size, "the text has {} bytes")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -170,13 +175,15 @@ def _text(path: Path, size: int) -> Media:
 
 
 def _words(text: str) -> Media:
+    limits.check("text_bytes", len(text.encode()), "the text has {} bytes")
     if not text.strip():
         raise Unusable("the text is blank")
     return Media()
 
 
 def _array(path: Path, size: int) -> Media:
-    opened_array(path)
+    # A file of holes has all the numbers that its header claims, and hardly a byte.
+    limits.check("numbers", opened_array(path).size, "the array has {} numbers")
     return Media()
 
 

@@ -51,7 +51,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     splits = assign(clips, dataset.split)
     classes = class_names(clips)
     kinds = {name: modality.kind for name, modality in dataset.modalities.items()}
-    probe = partial(probe_clip, dataset.root, kinds)
+    probe = partial(probe_clip, dataset.root, kinds, dataset.limits)
     probes = list(parallel_map(probe, clips, "ingest", CHUNK, died=partial(_fatal, kinds)))
     manifest = _manifest(clips, splits, probes, classes, dataset)
     rejected = _rejected(clips, splits, probes)

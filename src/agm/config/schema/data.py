@@ -46,6 +46,27 @@ class Split(Block):
     """Seed of the split and of the order of the manifest, which every later step keeps."""
 
 
+class Limits(Block):
+    """What reading one clip may take. A clip beyond a limit is left out with the reason; null is no limit.
+
+    They hold for headers, which are looked at first, and for what the files really hold."""
+
+    pixels: Positive | None = 100_000_000
+    """Width × height of an image or of a frame of a video; also as scaled to `features.<modality>.size`, which makes a
+    picture of 2 × 10,000 a large one."""
+    seconds: PositiveFloat | None = 600.0
+    """How long a clip lasts, in sound or video; of a clip that is a piece of a long file, the piece. A video has 1,000
+    frames a second at most."""
+    numbers: Positive | None = 50_000_000
+    """Numbers in the clip's array (.npy, or its part of a file of many clips), and in what must be read to reach it,
+    such as a compressed chunk of an HDF5 file."""
+    text_bytes: Positive | None = 16_777_216
+    """Bytes of a text."""
+    memory_bytes: Positive | None = 2_147_483_648
+    """Memory to be taken while a clip is read, beyond what its process has: for what no header tells. Not for
+    pickles, which are read once for all their clips."""
+
+
 class Dataset(Block):
     name: Name
     """Names the folders: data/<name>, runs/<name>, evaluations/<name>."""
@@ -65,6 +86,10 @@ class Dataset(Block):
     classes: list[str] | None = None
     """The labels to use of a published data set; clips with another one are not read. Null for its usual ones."""
     split: Split = Split()
+    links: list[str] = Field(default=[])
+    """Folders outside `root` to which links below it may lead. `root` itself may be a link to anywhere."""
+    limits: Limits = Limits()
+    """What reading one clip may take."""
 
 
 class DialNoise(Block):

@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from agm import hdf5
 from agm.config.schema import Dataset
 from agm.errors import AgmError
 from agm.ingest.adapters.manifest import UNFIT
@@ -23,6 +24,7 @@ from agm.ingest.card import Card, Scheme
 from agm.ingest.clip import Adapter, Clip, refuse
 from agm.ingest.folders import files_in
 from agm.ingest.table import FIX, lines, rows
+from agm.limits import Unusable
 from agm.source import Source
 
 FOLDS = {"standard_train_fold": "train", "standard_valid_fold": "val", "standard_test_fold": "test"}
@@ -225,14 +227,16 @@ def _labelled(path: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Of each video the intervals, [n, 2] in seconds, and the sentiments, [n]."""
     try:
         with h5py.File(path, "r") as file:
-            (labels,) = file.values()
-            for video, each in labels["data"].items():
-                features = np.asarray(each["features"], np.float64)
-                intervals = np.asarray(each["intervals"], np.float64)
+            labels = hdf5.child(hdf5.only_child(file), "data")
+            for video in labels:
+                features, intervals = (
+                    hdf5.numbers(hdf5.child(labels, f"{video}/{name}")).astype(np.float64)
+                    for name in ("features", "intervals")
+                )
                 if features.ndim != 2 or intervals.shape != (len(features), 2):
                     raise ValueError(f"{video} has features {features.shape} and intervals {intervals.shape}")
                 yield video, intervals, features[:, 0]
-    except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, Unusable) as error:
         raise AgmError(f"The labels are no file of the SDK, or damaged: {error}", where=path, fix=DOWNLOAD) from None
 
 

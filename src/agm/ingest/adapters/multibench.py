@@ -18,6 +18,7 @@ from agm.config.schema import Dataset
 from agm.errors import AgmError
 from agm.ingest.card import Card, Scheme
 from agm.ingest.clip import Adapter, Clip
+from agm.limits import Unusable
 from agm.source import Source
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
@@ -84,7 +85,13 @@ def clips(dataset: Dataset) -> list[Clip]:
         AgmError: when it is not of this form, or its labels are not those that `dataset.label` speaks of.
     """
     path = CARD.annotation(dataset, "clips")
-    inside = _below(dataset.root, path)
+    try:
+        return _read(dataset, path, _below(dataset.root, path))
+    except Unusable as error:
+        raise AgmError(f"The pickle cannot be used: {error}", where=path, fix=CARD.layout) from None
+
+
+def _read(dataset: Dataset, path: str, inside: str) -> list[Clip]:
     splits = _splits(path)
     values = {split: _values(content, path) for split, content in splits.items()}
     _check(CARD.label(dataset), {value for each in values.values() for value in each}, path)
@@ -110,7 +117,8 @@ def _clips(
                 continue
             sources = {name: Source(path, member=f"{split}/{column}/{row}") for name, column in columns.items()}
             # Published loaders drop these clips too.
-            reason = None if "text" not in columns.values() or np.any(content["text"][row]) else "it has no word"
+            silent = "text" in columns.values() and not np.any(unpickle.asarray(content["text"][row]))
+            reason = "it has no word" if silent else None
             yield Clip(f"{split}-{row}", SPLITS[split], label, _video(content, row), sources, row, left_out=reason)
 
 
@@ -132,7 +140,7 @@ def _splits(path: str) -> dict[str, dict[str, Any]]:
 def _values(content: dict[str, Any], path: str) -> list[float]:
     """The label of each clip, as a number."""
     try:
-        labels = np.asarray(content.get("labels"), np.float64)
+        labels = unpickle.asarray(content.get("labels")).astype(np.float64)
     except (ValueError, TypeError):
         labels = np.empty(0)
     if labels.ndim == 0 or labels.size != len(labels) or not np.isfinite(labels).all() or not labels.size:
@@ -164,7 +172,7 @@ def _video(content: dict[str, Any], row: int) -> str | None:
     ids = content.get("id")
     if not isinstance(ids, list | np.ndarray) or row >= len(ids):
         return None
-    parts = np.ravel(np.asarray(ids[row])).tolist()
+    parts = np.ravel(unpickle.asarray(ids[row])).tolist()
     first = parts[0] if parts else None
     first = first.decode("latin-1") if isinstance(first, bytes) else first
     if not isinstance(first, str) or (len(parts) == 1 and not SEGMENT.search(first)):
