@@ -130,7 +130,8 @@ class RandomShards:
                 name: torch.randn(batch_size, *self.network.features[name].shape, generator=generator)
                 for name in modalities
             }
-            yield Batch([f"{split}{row}" for row in rows], torch.tensor(rows) % self.network.classes, inputs)
+            labels = torch.tensor(rows) % self.network.classes
+            yield Batch([f"{split}{row}" for row in rows], labels, inputs, total=batch_size)
 
 
 @dataclass(frozen=True)

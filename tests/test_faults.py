@@ -1,20 +1,22 @@
-"""A full disk and an unwritable folder, at each step: an error that a person understands, and nothing half-written.
+"""A disk that fills up, a folder that cannot be written to, a process that is killed: at each step, at each write.
 
-Each command runs for real in a mount namespace of its own, where the study's folder is an overlay whose upper layer
-has no byte left, or is mounted read-only.
+Whatever happens, a file is there as a whole or not at all, an index means that its job is done, an error is one that a
+person understands, and the same command, started again, ends with the same bytes and nothing else. Each command runs
+for real, on a disk of its own (`warm`).
 """
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agm import cli, config
+from agm import config
 from agm.compose import compose
-from agm.graph import CODE, Graph
+from agm.graph import CODE, Graph, Job
 from clone import ROOT
+from warm import Ended, Warm, Write
 
 TINY = [
     "dial.clips=60",
@@ -25,68 +27,189 @@ TINY = [
     "trainer.epochs=1",
     "evaluation.bootstrap=5",
 ]
-# The upper layer is filled to its last byte; what a command leaves there is printed behind a line of its own.
-FULL = """
-mount -t tmpfs -o size=64k tmpfs {layers} && mkdir {layers}/upper {layers}/work
-mount -t overlay overlay -o lowerdir={study},upperdir={layers}/upper,workdir={layers}/work {study} || exit 77
-cat /dev/zero > {layers}/filler 2> /dev/null
-cd {study} && {command}
-status=$?
-echo left behind:; find {layers}/upper -type f
-exit $status
-"""
-UNWRITABLE = """
-mount --bind {study} {study} && mount -o remount,bind,ro {study} || exit 77
-cd {study} && exec {command}
-"""
+TEMPORARY = (".tmp-", ".old-")
+PAGE = 4096
+"""Bytes that the disk gives away at once."""
+SLOW = {"report": 2}
+"""Faults of each kind in the fast tests, where it is fewer than elsewhere: drawing takes seconds."""
+MOST = 60
+"""Changes at which a step is killed, where it makes more: a demo set is many files."""
+
+
+class Study:
+    """A folder in which every step is done.
+
+    Attributes:
+        whole: the checksum of every file.
+        faults: how many there were.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        compose(TINY, folder / "params.yaml", groups=ROOT / "params")
+        self.jobs = Graph(config.load(folder / "params.yaml")).jobs
+        self.warm = Warm(folder)
+        for job in self.jobs:
+            assert self.warm.run(job.command).status == 0, job.command
+        self.whole = self.warm.contents()
+        self.faults = 0
+
+    def first(self, step: str) -> Job:
+        return next(job for job in self.jobs if job.step == step)
+
+    def undo(self, job: Job) -> None:
+        """Remove what the job made, as the engines do before they start it, and what it could go on from."""
+        self.warm.remove([job.index, *job.outputs, Path(".cache/train")])
+
+    def done(self, job: Job) -> Ended:
+        """Run the job, which must end as if nothing had happened."""
+        ended = self.warm.run(job.command)
+        assert ended.status == 0, ended.said
+        assert self.warm.contents() == self.whole
+        return ended
+
+    def kill(self, job: Job, **when: Any) -> Ended:
+        """Run the job with a fault, and see what that left."""
+        ended = self.warm.run(job.command, **when)
+        self.check(job, killed=True)
+        self.faults += ended.killed
+        return ended
+
+    def check(self, job: Job, killed: bool) -> None:
+        """Every file is whole, there is nothing that was not there before, and an index means that its job is done."""
+        found, own = self.warm.contents(), [str(path) for path in (job.index, *job.outputs)]
+        for name, checksum in found.items():
+            path = Path(name)
+            if any(part.startswith(TEMPORARY) for part in path.parts):
+                assert killed, f"{name} is left behind"
+            elif path.is_relative_to(".cache/train"):
+                assert path.stem.endswith(checksum), f"the checkpoint {name} is not whole"
+            else:
+                assert self.whole.get(name) == checksum, f"{name} is not whole, or not the job's"
+        missing = [name for name in self.whole if name not in found]
+        assert all(any(Path(name).is_relative_to(each) for each in own) for name in missing), "another job's file"
+        assert not missing or str(job.index) in missing, f"{job.index} says that the job is done"
+        for each in own:
+            # A folder is one output: there with all its files, or not there.
+            files = {name for name in self.whole if Path(name).is_relative_to(each)}
+            assert not files & set(missing) or files <= set(missing), f"{each} is there in part"
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which every step is done."""
-    folder = tmp_path_factory.mktemp("study")
-    compose(TINY, folder / "params.yaml", groups=ROOT / "params")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for job in Graph(config.load()).jobs:
-            assert cli.main(job.command.split()[1:]) == 0
-    return folder
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+    made = Study(tmp_path_factory.mktemp("study"))
+    yield made
+    made.warm.close()
+    print(f"\n{made.faults} faults")
 
 
-def first_job(study: Path, step: str) -> str:
-    graph = Graph(config.load(study / "params.yaml"))
-    return next(job.command for job in graph.jobs if job.step == step)
+@pytest.fixture
+def disk(study: Study) -> Iterator[Study]:
+    """A study on a disk of its own, which has enough room afterwards."""
+    if not study.warm.disk:
+        pytest.skip("this machine does not let its users mount")
+    yield study
+    study.warm.writable(True)
+    study.warm.room(None)
 
 
-def run(script: str, study: Path, command: str, layers: Path) -> subprocess.CompletedProcess[str]:
-    command = f"{sys.executable} -m agm.cli {command.removeprefix('agm ')}"
-    script = script.format(study=study, command=command, layers=layers)
-    environment = {**os.environ, "AGM_WORKERS": "1", "OMP_NUM_THREADS": "1"}
-    private = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
-    done = subprocess.run(private, capture_output=True, text=True, env=environment)
-    if done.returncode == 77 or "unshare" in done.stderr:
-        pytest.skip(f"this machine does not let its users mount: {done.stderr.strip()}")
-    return done
+def few(points: list, most: int) -> list:
+    """At most so many of them, the first and the last included."""
+    count = min(most, len(points))
+    return [points[round(place * (len(points) - 1) / max(1, count - 1))] for place in range(count)]
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def explained(ended: Ended, why: str) -> None:
+    """The command ended with an error for a person."""
+    assert ended.status == 1, ended.said
+    assert "Traceback" not in ended.said
+    assert f"error: cannot read or write: {why}\n  where: " in ended.said
+    where = ended.said.rpartition("  where: ")[2]
+    assert not any(mark in where for mark in TEMPORARY), f"a file that no person knows: {where}"
 
 
-@pytest.mark.parametrize("step", CODE)
-def test_a_full_disk(study: Path, tmp_path: Path, step: str) -> None:
-    done = run(FULL, study, first_job(study, step), tmp_path)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert "error: cannot read or write: No space left on device\n  where: " in done.stderr
-    assert done.stdout.partition("left behind:\n")[2] == ""
+# --- the disk ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", CODE)
-def test_a_folder_that_cannot_be_written_to(study: Path, tmp_path: Path, step: str) -> None:
-    before = contents(study)
-    done = run(UNWRITABLE, study, first_job(study, step), tmp_path)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert "error: cannot read or write: Read-only file system\n  where: " in done.stderr
-    assert contents(study) == before
+def test_a_folder_that_cannot_be_written_to(disk: Study, step: str) -> None:
+    disk.warm.writable(False)
+    explained(disk.warm.run(disk.first(step).command), "Read-only file system")
+    assert disk.warm.contents() == disk.whole
+
+
+def fill(study: Study, job: Job, rooms: list[int]) -> None:
+    """Run the job with each of the rooms, which are too small."""
+    for room in rooms:
+        study.undo(job)
+        study.warm.room(room)
+        explained(study.warm.run(job.command), "No space left on device")
+        study.check(job, killed=False)
+        study.warm.room(None)
+        study.faults += 1
+    study.done(job)
+
+
+def rooms(writes: list[Write]) -> list[int]:
+    """What leaves no room, half of it, and all but the last page, for each of the writes in turn."""
+    parts = [
+        (each.before, each.before + each.used // 2 // PAGE * PAGE, each.before + each.used - PAGE) for each in writes
+    ]
+    return sorted(set(chain(*parts)))
+
+
+def written(study: Study, job: Job) -> list[Write]:
+    """What the job writes where there is nothing yet; afterwards it is done."""
+    study.undo(job)
+    return study.done(job).writes
+
+
+@pytest.mark.parametrize("step", CODE)
+def test_a_disk_that_fills_up(disk: Study, step: str) -> None:
+    """Before the first byte, somewhere, and before the last one."""
+    job = disk.first(step)
+    fill(disk, job, few(rooms(written(disk, job)), SLOW.get(step, 3)))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("step", CODE)
+def test_a_disk_that_fills_up_in_each_output(disk: Study, step: str) -> None:
+    job = disk.first(step)
+    for room in rooms(written(disk, job)):
+        fill(disk, job, [room])
+
+
+# --- kills ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", CODE)
+def test_killed_within_a_file_and_between_two(study: Study, step: str) -> None:
+    """Time after time; the last one goes on from what the others left."""
+    job = study.first(step)
+    writes = written(study, job)
+    within = [{"cut": (each.renames, each.largest // 2)} for each in writes]
+    between = [{"after": each.renames + 1} for each in writes]
+    for when in few([each for pair in zip(within, between, strict=True) for each in pair], SLOW.get(step, 4)):
+        study.undo(job)
+        assert study.kill(job, **when).killed
+    study.done(job)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("outputs", ["removed first", "there from before"])
+@pytest.mark.parametrize("step", CODE)
+def test_killed_at_every_change(study: Study, step: str, outputs: str) -> None:
+    """Before each of the changes it makes to the files of its folder, and at three bytes of each output."""
+    job = study.first(step)
+
+    def prepare() -> None:
+        if outputs == "removed first":
+            study.undo(job)
+
+    prepare()
+    ended = study.done(job)
+    cuts = [(each.renames, size) for each in ended.writes for size in (0, each.largest // 2, each.largest - 1)]
+    changes = few(list(range(ended.events)), MOST)
+    for when in [*({"kill": number} for number in changes), *({"cut": each} for each in cuts)]:
+        prepare()
+        assert study.kill(job, **when).killed
+        study.done(job)

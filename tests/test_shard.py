@@ -1,5 +1,6 @@
 """Shards hold what every modality has, and are streamed in a reproducible order in bounded memory."""
 
+import hashlib
 import json
 import weakref
 from itertools import chain, pairwise
@@ -15,7 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agm import config, tensors
+from agm import config, files, tensors
 from agm.errors import AgmError
 from agm.files import checksums, read_json, sha256, write_json
 from agm.graph import Graph
@@ -350,17 +351,156 @@ def test_one_modality_can_be_read_alone(shards):
     assert torch.equal(alone.inputs["audio"], all_of.inputs["audio"])
 
 
+# --- by several processes ---------------------------------------------------------------------------------------
+
+# With several processes in one test, a busy machine would miss hypothesis' deadline.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+teams = {"ranks": st.integers(1, 5), "skip": st.integers(0, 20)}
+
+
+def parts(shards: Shards, ranks: int, split: str, batch_size: int, **options) -> list[list[stream.Batch]]:
+    """For each rank the batches that it yields."""
+    return [list(shards.batches(split, batch_size, part=(rank, ranks), **options)) for rank in range(ranks)]
+
+
+def same(one: stream.Batch, other: stream.Batch) -> bool:
+    """Whether two batches have the same clips in the same order, bit for bit."""
+    values = ({"label": each.labels, **each.inputs} for each in (one, other))
+    kinds = [{name: (x.dtype, x.shape, x.numpy().tobytes()) for name, x in each.items()} for each in values]
+    return one.clip_ids == other.clip_ids and one.total == other.total and kinds[0] == kinds[1]
+
+
+@unhurried
+@given(**orders, **sizes, **teams)
+def test_the_parts_of_a_batch_make_it_up(shards, seed, epoch, window, batch_size, split, ranks, skip):
+    options = {"shuffle": (seed, epoch), "window": window, "skip": skip}
+    whole = list(shards.batches(split, batch_size, **options))
+    for one, *pieces in zip(whole, *parts(shards, ranks, split, batch_size, **options), strict=True):
+        assert {each.total for each in (one, *pieces)} == {len(one)}
+        rows = {name: (piece, row) for piece in pieces for row, name in enumerate(piece.clip_ids)}
+        assert sum(map(len, pieces)) == len(rows) == len(one)
+        for place, name in enumerate(one.clip_ids):
+            piece, row = rows[name]
+            assert piece.labels[row] == one.labels[place]
+            assert all(torch.equal(piece.inputs[each][row], x[place]) for each, x in one.inputs.items())
+        for piece in pieces:
+            # In the order of the whole batch, and of its types and shapes, also where there is no row.
+            assert piece.clip_ids == [name for name in one.clip_ids if rows[name][0] is piece]
+            assert (piece.labels.dtype, piece.labels.shape) == (torch.int64, (len(piece),))
+            for each, x in one.inputs.items():
+                assert (piece.inputs[each].dtype, piece.inputs[each].shape) == (x.dtype, (len(piece), *x.shape[1:]))
+
+
+@unhurried
+@given(**orders, **sizes, **teams, shuffled=st.booleans())
+def test_one_process_of_one_is_no_other_than_before(
+    shards, seed, epoch, window, batch_size, split, ranks, skip, shuffled
+):
+    options = {"shuffle": (seed, epoch) if shuffled else None, "window": window, "skip": skip}
+    (alone,) = parts(shards, 1, split, batch_size, **options)
+    whole = shards.batches(split, batch_size, **options)
+    assert all(same(one, other) and one.total == len(one) for one, other in zip(alone, whole, strict=True))
+
+
+@unhurried
+@given(**sizes, ranks=st.integers(1, 5), skip=st.integers(0, 5))
+def test_in_stored_order_each_process_fills_batches_from_its_own_row_groups(shards, batch_size, split, ranks, skip):
+    stored = {clip: place for place, clip in enumerate(chain(*order(shards, split)))}
+    found = []
+    for rank in range(ranks):
+        batches = list(shards.batches(split, batch_size, part=(rank, ranks)))
+        assert all(len(batch) == batch_size for batch in batches[:-1]) and all(map(len, batches))
+        assert all(batch.total == len(batch) for batch in batches)
+        clips = [clip for batch in batches for clip in batch.clip_ids]
+        assert clips == sorted(clips, key=stored.get)
+        later = list(shards.batches(split, batch_size, part=(rank, ranks), skip=skip))
+        assert all(same(*both) for both in zip(later, batches[skip:], strict=True))
+        found += clips
+    assert sorted(found) == sorted(stored)
+
+
+@unhurried
+@given(**orders, ranks=st.integers(1, 5), batch_size=st.integers(1, 50), shuffled=st.booleans())
+def test_every_row_group_is_read_by_one_process(shards, monkeypatch, seed, epoch, window, ranks, batch_size, shuffled):
+    """And of each window, that at place p by process p % ranks: no process has more than one more than another."""
+    read, seen = pq.ParquetFile.read_row_group, []
+
+    def reading(self, group, *more, **options):
+        table = read(self, group, *more, **options)
+        seen.append(table["clip_id"].to_pylist()[0])
+        return table
+
+    def reads(**options) -> list[str]:
+        seen.clear()
+        for _ in shards.batches("train", batch_size, shuffle=(seed, epoch) if shuffled else None, **options):
+            pass
+        return list(seen)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetFile, "read_row_group", reading)
+        alone = reads(window=window)
+        shared = [reads(window=window, part=(rank, ranks)) for rank in range(ranks)]
+    assert sorted(chain(*shared)) == sorted(alone) and len(set(alone)) == len(alone)
+    whole_split = not shuffled or window >= shards.rows("train")
+    if whole_split:
+        assert shared == [alone[rank::ranks] for rank in range(ranks)]
+
+
+# --- damage -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with shards, to be left as it is."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_features()
+        shard()
+    return folder / "data/few"
+
+
+@unhurried
+@given(data=st.data(), bit=st.integers(0, 7), shuffled=st.booleans())
+def test_a_flipped_bit_is_found_before_any_clip_of_its_file_comes_out(whole, data, bit, shuffled):
+    content = read_json(whole / "shards.json")["splits"]["train"]["files"]
+    bad = data.draw(st.sampled_from(content))
+    path = whole / "shards" / bad["name"]
+    clips, good = set(pl.read_parquet(path, columns=["clip_id"])["clip_id"]), path.read_bytes()
+    place = data.draw(st.integers(0, len(good) - 1))
+    damaged = good[:place] + bytes([good[place] ^ 1 << bit]) + good[place + 1 :]
+    path.write_bytes(damaged)
+    came = []
+    try:
+        with pytest.raises(AgmError) as caught:
+            for batch in Shards.open(whole).batches("train", 3, shuffle=(0, 0) if shuffled else None, window=8):
+                came += batch.clip_ids
+    finally:
+        path.write_bytes(good)
+    assert not clips & set(came)
+    for part in (str(path), bad["sha256"], hashlib.sha256(damaged).hexdigest(), "agm shard"):
+        assert part in str(caught.value)
+
+
+def test_a_file_is_hashed_once_and_only_where_it_is_read(whole, monkeypatch):
+    hashed, sum_of = [], files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path.name) or sum_of(path))
+    opened = Shards.open(whole)
+    assert hashed == []
+    list(opened.batches("val", 5))
+    assert hashed and all(name.startswith("val") for name in hashed)
+    for epoch in range(3):
+        list(opened.batches("train", 5, shuffle=(0, epoch), window=8))
+    assert len(hashed) == len(set(hashed)) == sum(not each.name.startswith("test") for each in whole.glob("shards/*"))
+
+
 def test_shards_that_are_not_as_the_index_says_are_refused(made):
     shard()
     path, index = Path("data/few/shards/train-00001.parquet"), Path("data/few/shards.json")
     content, whole = read_json(index), path.read_bytes()
-    Shards.open(Path("data/few")).verify()
-
-    path.write_bytes(whole[:50] + b"x" + whole[51:])
-    with pytest.raises(AgmError, match="damaged"):
-        Shards.open(Path("data/few")).verify()
+    Shards.open(Path("data/few"))
     path.write_bytes(whole[:-9])
-    with pytest.raises(AgmError, match="cannot be read"):
+    with pytest.raises(AgmError, match=f"damaged.*{sha256(path)}"):
         Shards.open(Path("data/few"))
     path.unlink()
     with pytest.raises(AgmError, match="missing") as caught:

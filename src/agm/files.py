@@ -1,12 +1,13 @@
 """Files that are either whole or absent: every output of the DAG is written here."""
 
+import errno
 import hashlib
 import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,40 +18,84 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+# Before a target's own name, so that a temporary file has the suffix that libraries go by.
+TEMPORARY = re.compile(r"\.(?:tmp|old)-(\d+)-(.*)", re.DOTALL)
+LONGEST = 220
+"""Bytes of a target's name that its temporary one takes over: file systems allow 255 in all."""
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success flush it to disk and rename it over `target`.
 
-    The path yielded may become a file or a folder. On any error it is removed and `target` stays as it was.
+    The path yielded may become a file or a folder. On any error it is removed and `target` stays as it was. What a
+    killed process left there is removed by the next one that writes `target`.
 
     Raises:
         OSError: naming `target`, also where a library reports a full disk by an exception of its own.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    _remove(temporary)
+    temporary, old = (_beside(target, kind) for kind in ("tmp", "old"))
     try:
+        _make_folder(target.parent)
+        _remove_left_behind(target)
         yield temporary
         _flush(temporary)
-        if target.is_dir():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
+        _swap(temporary, target, old)
+        _sync(target.parent)
     except Exception as error:
-        if (number := _system_error(error)) is not None:
+        if (number := _system_error(error, temporary)) is not None:
             raise OSError(number, os.strerror(number), str(target)) from None
         raise
     finally:
         _remove(temporary)
+        _remove(old)
 
 
-def _system_error(error: Exception) -> int | None:
-    """The number of the system's error behind `error`, where that does not yet name a file.
+def _swap(temporary: Path, target: Path, old: Path) -> None:
+    if not target.is_dir():
+        os.replace(temporary, target)
+        return
+    # A folder cannot be replaced in one go; but renamed, it is never there in part.
+    os.replace(target, old)
+    try:
+        os.replace(temporary, target)
+    except OSError:
+        os.replace(old, target)
+        raise
+
+
+def _beside(target: Path, kind: str) -> Path:
+    name = os.fsdecode(os.fsencode(target.name)[-LONGEST:])
+    return target.with_name(f".{kind}-{os.getpid()}-{name}")
+
+
+def _remove_left_behind(target: Path) -> None:
+    """Remove the temporary files of `target` that no running process of this machine is at."""
+    name = TEMPORARY.fullmatch(_beside(target, "tmp").name)[2]
+    for path in target.parent.iterdir():
+        found = TEMPORARY.fullmatch(path.name)
+        if found and found[2] == name and (int(found[1]) == os.getpid() or not _runs(int(found[1]))):
+            _remove(path)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True
+
+
+def _system_error(error: Exception, temporary: Path) -> int | None:
+    """The number of the system's error behind `error`, where that does not yet name a file that a person knows.
 
     Arrow, polars and safetensors each raise something else, and have the number in their words.
     """
     if isinstance(error, OSError) and error.errno is not None:
-        return None if error.filename else error.errno
+        return error.errno if error.filename in (None, str(temporary)) else None
     found = re.search(r"\b(?:os error|errno) (\d+)\b", str(error))
     return int(found[1]) if found else None
 
@@ -58,7 +103,8 @@ def _system_error(error: Exception) -> int | None:
 def write_json(target: Path, content: Any) -> None:
     """Write `content` as readable JSON, atomically; equal content gives equal bytes."""
     with replacing(target) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_parquet(target: Path, table: "pl.DataFrame") -> None:
@@ -83,6 +129,22 @@ def read_json(path: Path, rebuild: str | None = None) -> Any:
         raise AgmError("A file of an earlier step is missing", where=path, fix=fix) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise AgmError(f"A file of an earlier step is damaged ({error})", where=path, fix=fix) from None
+
+
+def read_index(path: Path, rebuild: str, *names: str) -> Any:
+    """Read a job's index, of which the data files `names`, or else all, must be as it says.
+
+    Raises:
+        AgmError: when one of them is missing or damaged, or the index is; `rebuild` is the command that makes them.
+    """
+    index = read_json(path, rebuild)
+    try:
+        expected = {name: index["sha256"][name] for name in names or index["sha256"]}
+    except (KeyError, TypeError):
+        what = "A file of an earlier step does not say what belongs to it"
+        raise AgmError(what, where=path, fix=f"run `{rebuild}`") from None
+    verify(Path(path).parent, expected, rebuild)
+    return index
 
 
 def sha256(path: Path) -> str:
@@ -124,18 +186,43 @@ def verify(folder: Path, expected: dict[str, str], rebuild: str) -> None:
             )
 
 
+def remove(path: Path) -> None:
+    """Remove a file, if it is there, for good: a power cut does not bring it back beside newer ones."""
+    if path.exists() or path.is_symlink():
+        path.unlink()
+        _sync(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, as lasting as what will be put there."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in new:
+        _sync(each.parent)
+
+
 def _flush(path: Path) -> None:
-    """Force a file, or every file of a folder, to disk."""
-    for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if each.is_file():
-            descriptor = os.open(each, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    """Force a file, or a folder and all that is in it, to disk."""
+    for each in [*sorted(path.rglob("*")), path] if path.is_dir() else [path]:
+        if each.is_dir() or each.is_file():
+            _sync(each)
+
+
+def _sync(path: Path) -> None:
+    """Force a file's content, or a folder's names, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems do not know this for folders, and have nothing to flush there.
+        if error.errno != errno.EINVAL or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
-    remove: Callable[[Path], Any] = shutil.rmtree if path.is_dir() else os.unlink
-    if path.exists() or path.is_symlink():
-        remove(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agm import provenance
+from agm.files import replacing
 from agm.graph import Graph, Job
 
 KEYS = Path(".cache/keys")
@@ -69,8 +70,8 @@ def _write(job: Job, record: dict[str, Any], reason: str | None) -> None:
         content |= {"out of date": reason, "seen": time.time_ns()}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     if not key.exists() or key.read_text(encoding="utf-8") != text:
-        key.parent.mkdir(parents=True, exist_ok=True)
-        key.write_text(text, encoding="utf-8")
+        with replacing(key) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     if not reason:
         _make_old(key)
 

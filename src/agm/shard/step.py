@@ -106,6 +106,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "features": {name: _described(each, moments.get(name)) for name, each in features.items()},
         "splits": {split: _counted(writer, classes) for split, writer in writers.items()},
         "rejected": rejected,
+        "sha256": files.checksums(graph.data, [quarantine.name]),
     }
 
 
@@ -114,9 +115,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
 
 def _index(part: Job) -> dict[str, Any]:
     """The index of one extracted part, whose file must be as the index says."""
-    index = files.read_json(part.index, part.command)
-    files.verify(part.index.parent, index["sha256"], part.command)
-    return index
+    return files.read_index(part.index, part.command)
 
 
 def _agreed(parts: list[Job], indexes: list[dict[str, Any]]) -> Feature:
@@ -138,8 +137,7 @@ def _agreed(parts: list[Job], indexes: list[dict[str, Any]]) -> Feature:
 def _manifest(graph: Graph) -> pl.DataFrame:
     """clip_id, split and label of every clip, in order."""
     ingest = graph.job("ingest")
-    sums = files.read_json(ingest.index, ingest.command)["sha256"]
-    files.verify(graph.data, sums, ingest.command)
+    files.read_index(ingest.index, ingest.command)
     return pl.read_parquet(graph.data / "manifest.parquet", columns=["clip_id", "split", "label"])
 
 

@@ -5,10 +5,13 @@ permuted, consecutive ones are put together into windows of at most `window` row
 permuted. A split that fits into one window is thus permuted fully; the shards themselves lie in a seeded random
 order, so that neighbours are unrelated anyway. Batches are consecutive slices of that order and may cross windows,
 which is why any batch can be jumped to without reading what lies before it.
+
+Several processes share the blocks of every window out among them: each reads its own, and yields of every batch the
+rows that lie in them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +34,13 @@ class Batch:
         clip_ids: their ids, B of them.
         labels: int64 [B], indexes into `Shards.classes`.
         inputs: for each modality [B, *shape] in the stored type, not normalised.
+        total: clips of the whole batch, of which B are this process's part.
     """
 
     clip_ids: list[str]
     labels: Tensor
     inputs: dict[str, Tensor]
+    total: int
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -82,10 +87,13 @@ class Shards:
     classes: list[str]
     _blocks: dict[str, list[_Block]]
     _sums: dict[str, str]
+    _verified: set[str] = field(default_factory=set)
 
     @classmethod
     def open(cls, data_folder: Path) -> "Shards":
         """Open the shards that `agm shard` wrote below `data_folder`.
+
+        The bulk is not read: each file is compared with its checksum before its first rows are used.
 
         Raises:
             AgmError: when a file is missing, or holds other rows or tensors than the index says.
@@ -98,17 +106,15 @@ class Shards:
         for split, content in index["splits"].items():
             blocks[split] = []
             for file in content["files"]:
-                blocks[split] += _blocks(folder / "shards" / file["name"], file["rows"], features)
+                path = folder / "shards" / file["name"]
                 sums[file["name"]] = file["sha256"]
+                try:
+                    blocks[split] += _blocks(path, file["rows"], features)
+                except AgmError:
+                    # The reason behind others: a damaged file may say anything of itself.
+                    files.verify(path.parent, {path.name: file["sha256"]}, REBUILD)
+                    raise
         return cls(folder, features, index["classes"], blocks, sums)
-
-    def verify(self) -> None:
-        """Compare every shard file with its checksum; this reads them whole.
-
-        Raises:
-            AgmError: naming the first file that is damaged.
-        """
-        files.verify(self.folder / "shards", self._sums, REBUILD)
 
     def rows(self, split: str) -> int:
         """Number of clips in `split`."""
@@ -123,38 +129,59 @@ class Shards:
         window: int = 1024,
         skip: int = 0,
         modalities: Sequence[str] | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
         """Yield the clips of `split`, `batch_size` at a time; the last batch may be smaller.
 
+        Of several processes each yields its part. Shuffled, that is its rows, maybe none, of every batch that one
+        process would yield: those of the blocks at places rank, rank + ranks, … of each window. In stored order it is
+        whole batches of its own, of the split's blocks rank, rank + ranks, …
+
         Args:
             shuffle: (seed, epoch) of the order; None keeps the stored order.
-            window: most clips held in memory to shuffle from (one row group at least, and one batch beside it).
+            window: most clips held in memory to shuffle from (one row group at least, and one batch beside it), by
+                all processes together.
             skip: batches left out at the beginning, without reading their windows.
             modalities: those to read; None reads all.
+            part: (rank, ranks): which of how many processes this is.
+
+        Raises:
+            AgmError: when a file is damaged, before any of its clips is used.
         """
+        rank, ranks = part
         names = list(self.features if modalities is None else modalities)
+        blocks = self._blocks[split]
+        if shuffle is None:
+            blocks, rank, ranks = blocks[rank::ranks], 0, 1
         left_out = skip * batch_size
         carried: list[_Clips] = []
         carries = 0
-        for number, blocks in enumerate(_windows(self._blocks[split], shuffle, window)):
-            rows = sum(block.rows for block in blocks)
+        for number, window_blocks in enumerate(_windows(blocks, shuffle, window)):
+            rows = sum(block.rows for block in window_blocks)
             start, left_out = min(left_out, rows), max(0, left_out - rows)
             if start == rows:
                 continue
-            order = _order(rows, shuffle, number)
-            held = self._read(blocks, names)
+            order = _own_rows(window_blocks, rank, ranks)[_order(rows, shuffle, number)]
+            held = self._read(window_blocks[rank::ranks], names)
             while start < rows:
                 stop = min(rows, start + batch_size - carries)
-                carried.append(held.take(order[start:stop]))
+                chosen = order[start:stop]
+                carried.append(held.take(chosen[chosen >= 0]))
                 carries += stop - start
                 start = stop
                 if carries == batch_size:
-                    yield _batch(carried)
+                    yield _batch(carried, carries)
                     carried, carries = [], 0
             # Without this the window would be held while the next one is read.
             del held
         if carried:
-            yield _batch(carried)
+            yield _batch(carried, carries)
+
+    def _verify_once(self, path: Path) -> None:
+        """Compare a file with its checksum before its first rows are used."""
+        if path.name not in self._verified:
+            files.verify(path.parent, {path.name: self._sums[path.name]}, REBUILD)
+            self._verified.add(path.name)
 
     def _read(self, blocks: list[_Block], names: list[str]) -> _Clips:
         """Read the rows of `blocks` one after another."""
@@ -165,6 +192,7 @@ class Shards:
         }
         columns["label"] = np.empty(rows, np.int64)
         for block in blocks:
+            self._verify_once(block.path)
             with pq.ParquetFile(block.path, metadata=block.file, memory_map=True) as file:
                 table = file.read_row_group(block.group, ["clip_id", *columns], use_threads=False)
             place = slice(len(clip_ids), len(clip_ids) + block.rows)
@@ -217,11 +245,17 @@ def _order(rows: int, shuffle: tuple[int, int] | None, number: int) -> np.ndarra
     return np.arange(rows) if shuffle is None else np.random.default_rng([*shuffle, number + 1]).permutation(rows)
 
 
-def _batch(pieces: list[_Clips]) -> Batch:
+def _own_rows(blocks: list[_Block], rank: int, ranks: int) -> np.ndarray:
+    """For each row of a window its place among the rows that `rank` reads, or -1 where another process reads it."""
+    own = np.repeat(np.arange(len(blocks)) % ranks == rank, [block.rows for block in blocks])
+    return np.where(own, np.cumsum(own) - 1, -1)
+
+
+def _batch(pieces: list[_Clips], total: int) -> Batch:
     """Put the pieces of one batch together; a single one is not copied again."""
     columns = pieces[0].columns
     if len(pieces) > 1:
         columns = {name: np.concatenate([each.columns[name] for each in pieces]) for name in columns}
     inputs = {name: torch.from_numpy(each) for name, each in columns.items()}
     labels = inputs.pop("label")
-    return Batch([name for each in pieces for name in each.clip_ids], labels, inputs)
+    return Batch([name for each in pieces for name in each.clip_ids], labels, inputs, total)
