@@ -119,6 +119,8 @@ CARRIERS = {
     "agm.errors",
     "agm.files",
     "agm.graph",
+    "agm.lease",
+    "agm.lock",
     "agm.parallel",
     "agm.progress",
     "agm.provenance",

@@ -2,17 +2,21 @@
 
 The only module that knows every step. A step is a module with a function `run(params, job) -> summary`: it writes
 the outputs of `job`, and what it returns goes into the job's index, which is written last and so marks the job done.
+What it kept for a restart until then, `finished(job, summary)` removes.
 """
 
 import argparse
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 from agm import __version__, config, provenance
-from agm.errors import AgmError
-from agm.files import write_json
-from agm.graph import Graph
+from agm.errors import AgmError, Stopped
+from agm.files import remove, write_json
+from agm.graph import Graph, Job
+from agm.lock import alone
+from agm.progress import say
 
 STEPS = {
     "generate": ("agm.generate.step", ["set"], "make a demo data set as raw files"),
@@ -55,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0, 1 for an error that the message explains, 130 when interrupted.
+        The exit status: 0, 1 for an error that the message explains, 128 and its number when stopped by a signal.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(asked_for=arguments[0] if arguments else "").parse_args(arguments)
@@ -70,6 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.signal
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -131,11 +138,22 @@ def _step(options: argparse.Namespace) -> None:
             where=config.PARAMS_FILE,
             fix=f"there are:\n{known}",
         ) from None
+    with alone(job.step, *job.cell) as waited:
+        if waited and provenance.outdated(job, content) is None:
+            say(f"that process has made it: nothing is left to do for `{job.command}`")
+        else:
+            _make(params, job, content)
+
+
+def _make(params: config.Params, job: Job, content: dict[str, Any]) -> None:
     provenance.check_inputs(job)
     record = provenance.expected(job, content)
-    job.index.unlink(missing_ok=True)
-    summary = importlib.import_module(STEPS[options.step][0]).run(params, job)
+    remove(job.index)
+    step = importlib.import_module(STEPS[job.step][0])
+    summary = step.run(params, job)
     write_json(job.index, {provenance.RECORD: record, **summary})
+    if hasattr(step, "finished"):
+        step.finished(job, summary)
 
 
 def _inspect(options: argparse.Namespace) -> None:

@@ -2,16 +2,20 @@
 
 import os
 import platform
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
+from agm import lease
 from agm.errors import AgmError
 
 
 def prepare_device(threads: int) -> torch.device:
     """Choose the device (AGM_DEVICE, else a GPU if there is one) and make torch deterministic on it.
+
+    A GPU is leased first (`agm.lease`), for the life of the process: waits until one is free.
 
     Raises:
         AgmError: when AGM_DEVICE names a device that torch cannot use.
@@ -19,7 +23,7 @@ def prepare_device(threads: int) -> torch.device:
     # cuBLAS reads this when CUDA starts: it must be set before.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    name = os.environ.get("AGM_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = _leased(os.environ.get("AGM_DEVICE"))
     try:
         device = torch.zeros((), device=name).device
     except (RuntimeError, AssertionError) as error:
@@ -35,6 +39,14 @@ def prepare_device(threads: int) -> torch.device:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
     return device
+
+
+@cache
+def _leased(setting: str | None) -> str:
+    """The device that this process holds from now on; a second one only where AGM_DEVICE changes, as in tests."""
+    if os.environ.get("AGM_LEASED"):  # by the process that started this one
+        return lease.usable()[0].name
+    return lease.take(1).devices[0]  # and the lease is kept: nobody releases it
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The one exception that a person is meant to read, and how it lists much."""
+"""The exceptions that a person is meant to read, and how one lists much."""
 
 from collections.abc import Sequence
 
@@ -20,6 +20,19 @@ class AgmError(Exception):
         if fix is not None:
             lines.append(f"  fix:   {fix}")
         super().__init__("\n".join(lines))
+
+
+class Stopped(Exception):
+    """A command stopped because it was told to, with nothing lost.
+
+    Args:
+        what: what is kept, and how to go on.
+        signal: the number of the signal.
+    """
+
+    def __init__(self, what: str, signal: int) -> None:
+        self.signal = signal
+        super().__init__(what)
 
 
 def listed(problems: Sequence[str], most: int) -> str:
