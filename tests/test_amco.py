@@ -106,7 +106,7 @@ def test_the_masked_classes_are_drawn_evenly_and_alike_for_all_clips():
     for _ in range(600):
         method.start_epoch(1, model, data=None)
         method.dependent.copy_(torch.tensor([True, False]))
-        method.step = 1
+        method.counters["step"] = 1
         mask = method._mask(logits)
         assert mask.shape == (2, 1, CLASSES) and mask[1].all()
         assert (1 - mask[0]).sum() == masked_classes(1, 1, 0.4) == 1
@@ -141,7 +141,7 @@ def test_no_more_is_masked_than_there_is():
         model, method, _ = pair("late_concat", 2)
         method.start_epoch(epoch, model, data=None)
         method.dependent.fill_(True)
-        method.step = 3
+        method.counters["step"] = 3
         mask = method._mask(torch.ones(2, 7, CLASSES))
         assert (1 - mask).sum(dim=(1, 2)).tolist() == [wanted] * 2
 
@@ -152,7 +152,7 @@ def test_outside_training_nothing_is_masked_and_the_parts_add_up(fusion, count):
     nn.init.normal_(model.fusion.last.bias)
     method.start_epoch(3, model, data=None)
     method.dependent.fill_(True)
-    method.step = 5
+    method.counters["step"] = 5
     model.eval()
     inputs, _ = small_batch(count)
     features = model.encode(inputs)

@@ -1,6 +1,8 @@
 """What holds of every method: it starts where joint training starts, and trains every fusion or says why not."""
 
 import json
+import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,12 @@ import yaml
 
 from agm import cli, config, methods
 from agm.config import schema
-from agm.errors import AgmError
+from agm.errors import AgmError, Stopped
 from agm.graph import Graph
 from agm.train import loop
 from agm.train import step as train_step
+from agm.train.checkpoint import Checkpoints
+from agm.train.watch import Signals, Watch
 from clone import ROOT
 from small_shards import write_shards
 from test_train import PARAMS
@@ -88,7 +92,7 @@ def training(graph: Graph, name: str, fusion: str) -> loop.Training:
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("name", METHODS)
-def test_every_pair_trains_or_is_refused_with_the_reason(graph: Graph, name: str, fusion: str) -> None:
+def test_every_pair_trains_or_is_refused_with_the_reason(graph: Graph, name: str, fusion: str, tmp_path: Path) -> None:
     if reason := refusal(graph, name, fusion):
         assert len(reason.split()) > 3
         content = yaml.safe_load(Path("params.yaml").read_text())
@@ -101,7 +105,7 @@ def test_every_pair_trains_or_is_refused_with_the_reason(graph: Graph, name: str
     run = training(graph, name, fusion)
     before = {key: value.clone() for key, value in run.model.state_dict().items()}
     # Epoch 5 too: ReconBoost trains a single modality in the first four.
-    rows = [{**run._train_epoch(epoch), **run._validate()} for epoch in (0, 1, 5)]
+    rows = [run._epoch(epoch, Checkpoints(tmp_path), Watch(CPU)) for epoch in (0, 1, 5)]
     moved = {key.split(".")[1] for key, value in run.model.state_dict().items() if not torch.equal(value, before[key])}
     assert set(run.model.modalities) <= moved
     assert all(torch.isfinite(torch.tensor(value)) for row in rows for value in row.values())
@@ -134,18 +138,35 @@ def test_every_method_starts_from_joint_trainings_weights_batches_and_clipping(
             assert torch.equal(other[0][key], weight), key
 
 
+class StopAfter(Signals):
+    """A signal that comes after a number of batches."""
+
+    def __init__(self, run: loop.Training, batches: int | None) -> None:
+        super().__init__()
+        step, self.left = run.train_step, batches
+
+        def counted(batch: loop.Batch) -> torch.Tensor:
+            if self.left is not None:
+                self.left -= 1
+                self.received = signal.SIGTERM if self.left == 0 else 0
+            return step(batch)
+
+        run.train_step = counted
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_resumes_as_if_it_had_not_been_interrupted(graph: Graph, name: str, tmp_path: Path) -> None:
-    trainer = graph.params.trainer.model_copy(update={"epochs": 3})
-    runs = []
-    for stops in ((3,), (1, 2, 3)):
+    """After an epoch, and within one: after 3, 6, 7 and 12 of 15 batches."""
+    params = graph.params.model_copy(update={"trainer": graph.params.trainer.model_copy(update={"epochs": 3})})
+    ends = []
+    for folder, stops in (("whole", [None]), ("interrupted", [3, 3, 1, 5, None])):
         for stop in stops:
             torch.rand(5)  # whatever happens in between must not matter
-            run = training(graph, name, "late_concat")
-            run.trainer = trainer.model_copy(update={"epochs": stop})
-            run.fit(tmp_path / f"{len(stops)}.safetensors")
-        runs.append(run)
-    whole, resumed = runs
+            run = train_step.build_training(params, graph.job("train", "late_concat", name, 0), CPU)
+            with nullcontext() if stop is None else pytest.raises(Stopped):
+                run.fit(tmp_path / folder, StopAfter(run, stop))
+        ends.append(run)
+    whole, resumed = ends
     assert resumed.history == whole.history
     for key, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[key]), key
@@ -155,7 +176,7 @@ def test_every_method_resumes_as_if_it_had_not_been_interrupted(graph: Graph, na
 def test_every_trained_method_is_evaluated_as_it_was_trained(graph: Graph, name: str, tmp_path: Path) -> None:
     """A method may be a network of its own: evaluation must build the same one from the weights alone."""
     run = training(graph, name, "late_concat")
-    run._train_epoch(0)
+    run._epoch(0, Checkpoints(tmp_path), Watch(CPU))
     model = run.model.eval()
     batch = next(run.data.batches("val"))
     again = train_step.build_joint(graph.params, "late_concat", run.shards.features, len(run.shards.classes), seed=0)

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -25,11 +26,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Graph:
 
 
 def trained(project: Graph, method: str, epochs: int = 1, **switches: object):
-    trainer = project.params.trainer.model_copy(update=switches)
+    trainer = project.params.trainer.model_copy(update={"epochs": epochs, **switches})
     params = project.params.model_copy(update={"trainer": trainer})
     training = train_step.build_training(params, project.job("train", "late_concat", method, 0), CPU)
-    rows = [{**training._train_epoch(epoch), **training._validate()} for epoch in range(epochs)]
-    return training, rows
+    with TemporaryDirectory() as folder:
+        training.fit(Path(folder))
+    return training, training.history
 
 
 @pytest.mark.parametrize("method", ["joint", "agm"])

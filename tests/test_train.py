@@ -1,5 +1,6 @@
 """Training: comparable across methods, repeatable, and the same after an interruption."""
 
+import hashlib
 import json
 import shutil
 import signal
@@ -19,9 +20,10 @@ from agm.config import schema
 from agm.errors import AgmError
 from agm.evaluate import step as evaluate_step
 from agm.graph import Graph
-from agm.train import checkpoint
+from agm.shard.stream import Shards
 from agm.train import step as train_step
-from agm.train.loop import clip_gradients, select_epoch
+from agm.train.checkpoint import Checkpoints
+from agm.train.loop import Training, clip_gradients, gradient_norm, select_epoch
 from small_shards import write_shards
 
 CPU = torch.device("cpu")
@@ -124,7 +126,7 @@ def test_alpha_zero_ends_where_joint_training_ends(project):
     ends = []
     for method in ("joint", "agm"):
         training = train_step.build_training(params, project.job("train", "late_concat", method, 0), CPU)
-        training.fit(Path(f"{method}.safetensors"))
+        training.fit(Path(method))
         ends.append(training.model.state_dict())
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name], rtol=1e-3, atol=1e-4)
@@ -164,7 +166,7 @@ def test_a_killed_run_ends_bit_identical_to_one_that_was_not(project, capfd):
     whole = {path.name: path.read_bytes() for path in (job.index, *job.outputs)}
     shutil.rmtree("runs")
     process = subprocess.Popen([sys.executable, "-m", "agm.cli", "train", "late_concat", "agm", "0"])
-    while not list(Path(".cache/train").rglob("checkpoint.safetensors")) and process.poll() is None:
+    while not list(Path(".cache/train").rglob("*.safetensors")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -172,17 +174,24 @@ def test_a_killed_run_ends_bit_identical_to_one_that_was_not(project, capfd):
     done("train", "late_concat", "agm", "0")
     assert "going on after epoch" in capfd.readouterr().err
     assert {path.name: path.read_bytes() for path in (job.index, *job.outputs)} == whole
-    assert not list(Path(".cache/train").rglob("checkpoint.safetensors"))
+    assert not list(Path(".cache/train").rglob("*.safetensors"))
 
 
 def test_a_damaged_checkpoint_is_said_and_not_used(project, capsys):
     job = project.job("train", "late_sum", "joint", 0)
+    train_step.build_training(project.params, job, CPU).fit(Path("kept"))
+    (path,) = Path("kept").iterdir()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
     training = train_step.build_training(project.params, job, CPU)
-    path = Path("checkpoint.safetensors")
-    path.write_bytes(b"not a checkpoint")
-    checkpoint.restore(training, path)
+    Checkpoints(Path("kept")).restore_epoch(training)
     assert training.history == []
-    assert "damaged" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert str(path) in said
+    assert hashlib.sha256(content).hexdigest() in said, "the checksum found"
+    assert said.count(path.stem.split("-")[-1]) > 1, "the checksum expected, beside the name"
+    assert job.command in said
 
 
 @pytest.mark.parametrize("optimiser", [schema.Sgd(name="sgd", lr=0.05), schema.AdamW(name="adamw", lr=0.01)])
@@ -191,13 +200,13 @@ def test_resuming_from_a_checkpoint_equals_going_on(project, optimiser):
     params = project.params.model_copy(update={"trainer": trainer})
     job = project.job("train", "early", "agm", 0)
     whole = train_step.build_training(params, job, CPU)
-    whole.fit(Path("whole.safetensors"))
+    whole.fit(Path("whole"))
     half = train_step.build_training(params, job, CPU)
     half.trainer = trainer.model_copy(update={"epochs": 2})
-    half.fit(Path("half.safetensors"))
+    half.fit(Path("half"))
     torch.rand(7)  # whatever happened in between must not matter
     resumed = train_step.build_training(params, job, CPU)
-    resumed.fit(Path("half.safetensors"))
+    resumed.fit(Path("half"))
     assert resumed.history == whole.history
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name])
@@ -215,17 +224,87 @@ def test_clipping_follows_the_published_rule(project):
         for weight in model.parameters():
             weight.grad = torch.ones_like(weight) * 0.5
         next(iter(model.fusion.heads.values())).weight.grad[0, 0] = -size
-        clip_gradients(model.fusion.classifiers, list(model.parameters()), 1.0)
+        weights = list(model.parameters())
+        clip_gradients(model.fusion.classifiers, weights, 1.0, gradient_norm(weights))
         norm = torch.stack([weight.grad.norm() for weight in model.parameters()]).norm()
         assert (norm < 1.0001) == clipped
 
 
-def test_divergence_stops_with_a_reason(project, refused):
-    content = {**PARAMS, "trainer": {**PARAMS["trainer"], "clip": None, "optimiser": {"name": "sgd", "lr": 1e30}}}
+def diverging(**trainer):
+    """Parameters with which training diverges."""
+    optimiser = {"name": "sgd", "lr": 1e30}
+    Path("params.yaml").write_text(
+        yaml.safe_dump({**PARAMS, "trainer": {**PARAMS["trainer"], "optimiser": optimiser, **trainer}})
+    )
+
+
+def test_a_run_that_diverges_ends_with_what_a_person_needs(project, capsys):
+    diverging(clip=None)
+    job = project.job("train", "late_concat", "joint", 0)
+    done(*job.command.split()[1:])
+    assert "FAILED: the loss is nan" in capsys.readouterr().err
+    run = json.loads(job.index.read_text())
+    batches = Shards.open(Path("data/tiny")).batches("train", 16, shuffle=(0, 0), window=32)
+    second = list(batches)[1]
+    assert run["failed"] == {
+        "what": "the loss is nan",
+        "epoch": 0,
+        "step": 1,
+        "batch": second.clip_ids,
+        "checkpoint": None,
+    }, "the first step is taken from sound weights"
+    assert (run["epochs"], run["selected_epoch"]) == (0, -1)
+    history = pl.read_parquet(job.outputs[1])
+    assert (history.columns, history.height) == (["epoch"], 0)
+    weights = load_file(job.outputs[0])
+    start = train_step.build_training(project.params, job, CPU).model.state_dict()
+    assert weights.keys() == start.keys()
+    assert all(torch.equal(value, start[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(("part", "said"), [("loss", "the loss is inf"), ("gradient", "the gradient is nan")])
+def test_what_was_good_is_kept_where_a_later_epoch_diverges(project, monkeypatch, part, said):
+    whole = project.job("train", "late_concat", "agm", 0)
+    done(*whole.command.split()[1:])
+    history = pl.read_parquet(whole.outputs[1])
+    shutil.rmtree("runs")
+    step = Training.train_step
+
+    def bad(training, batch):
+        loss = step(training, batch)
+        if len(training.history) == 2 and batch.clip_ids == third:
+            if part == "loss":
+                return loss + torch.inf
+            training.gradient_norm = training.gradient_norm * torch.nan
+        return loss
+
+    third = list(Shards.open(Path("data/tiny")).batches("train", 16, shuffle=(0, 2), window=32))[2].clip_ids
+    monkeypatch.setattr(Training, "train_step", bad)
+    done(*whole.command.split()[1:])
+    failed = json.loads(whole.index.read_text())["failed"]
+    assert (failed["what"], failed["epoch"], failed["step"]) == (said, 2, 2 * 5 + 2)
+    assert failed["batch"] == third
+    (kept,) = Path(failed["checkpoint"]).iterdir()
+    assert kept.name.startswith("epoch-00002-")
+    assert pl.read_parquet(whole.outputs[1]).equals(history.head(2))
+    monkeypatch.setattr(Training, "train_step", step)
+    done(*whole.command.split()[1:])
+    assert pl.read_parquet(whole.outputs[1]).equals(history), "the checkpoint that was kept is good"
+
+
+def test_a_run_taught_by_one_that_failed_fails_too(project):
+    content = {**PARAMS, "study": {**PARAMS["study"], "taught": ["umt"]}, "taught": {"umt": {"name": "umt"}}}
     Path("params.yaml").write_text(yaml.safe_dump(content))
-    said = refused("train", "late_concat", "joint", "0")
-    assert "diverged in epoch" in said
-    assert not project.job("train", "late_concat", "joint", 0).outputs[0].exists()
+    graph = Graph(config.load())
+    for modality in ("image", "audio", "text"):
+        done("concept", "late_sum", modality, "0")
+    done("train", "late_sum", "joint", "0")
+    concept = graph.job("concept", "late_sum", "audio", 0)
+    record = json.loads(concept.index.read_text())
+    concept.index.write_text(json.dumps({**record, "failed": {"what": "the loss is nan"}}))
+    done("train", "late_sum", "umt", "0")
+    failed = json.loads(graph.job("train", "late_sum", "umt", 0).index.read_text())["failed"]
+    assert failed["what"] == "`agm concept late_sum audio 0` failed, which it is taught by"
 
 
 def test_evaluation_refuses_a_run_that_the_parameters_no_longer_describe(project, refused):

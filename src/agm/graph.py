@@ -16,14 +16,24 @@ RAW = Path("data/raw")
 # The source that decides each step's output, below src/agm: a change there makes the step's results out of date. What
 # only carries data or messages (command line, files, progress, this module) is not listed; a test holds the lists
 # to what the steps import.
-NETWORKS = ("shard/stream.py", "tensors.py", "attribution.py", "device.py", "models")
+NETWORKS = ("shard/stream.py", "tensors.py", "attribution.py", "device.py", "models", "ranks.py")
 SCORES = ("metrics/classification.py", "metrics/competition.py")
 CODE = {
     "generate": ("generate",),
     "annotations": ("ingest/annotations.py",),
-    "list": ("ingest", "media.py", "source.py", "tables.py", "unpickle.py"),
-    "ingest": ("ingest", "media.py", "source.py", "tables.py", "unpickle.py"),
-    "extract": ("extract", "device.py", "media.py", "packed.py", "source.py", "tensors.py", "unpickle.py"),
+    "list": ("ingest", "hdf5.py", "limits.py", "media.py", "source.py", "tables.py", "unpickle.py"),
+    "ingest": ("ingest", "hdf5.py", "limits.py", "media.py", "source.py", "tables.py", "unpickle.py"),
+    "extract": (
+        "extract",
+        "device.py",
+        "hdf5.py",
+        "limits.py",
+        "media.py",
+        "packed.py",
+        "source.py",
+        "tensors.py",
+        "unpickle.py",
+    ),
     "shard": ("shard", "tables.py", "tensors.py"),
     "inspect": ("inspect", "shard/stream.py", "tables.py", "tensors.py"),
     "train": ("train", "methods", *NETWORKS),
@@ -171,12 +181,12 @@ class Graph:
             outputs=(self.data / "manifest.parquet", self.data / "rejected.parquet"),
             inputs=(self.data / "listing.json",),
             data=(self.data / "clips.parquet", self.data / "listing.parquet"),
-            parameters=self._source,
+            parameters=(*self._source, "dataset.limits"),
         )
 
     @property
     def _source(self) -> tuple[str, ...]:
-        keys = ("adapter", "root", "modalities", "group", "label", "classes", "split")
+        keys = ("adapter", "root", "modalities", "group", "label", "classes", "split", "links")
         return tuple(f"dataset.{key}" for key in keys)
 
     def _extract(self, modality: str, part: int) -> Job:
@@ -188,7 +198,13 @@ class Graph:
             outputs=(folder / f"part-{part}.parquet",),
             inputs=(self.data / "manifest.json",),
             data=(self.data / "manifest.parquet",),
-            parameters=("dataset.root", f"dataset.modalities.{modality}", f"features.{modality}", "parts"),
+            parameters=(
+                "dataset.root",
+                "dataset.limits",
+                f"dataset.modalities.{modality}",
+                f"features.{modality}",
+                "parts",
+            ),
         )
 
     def _shard(self) -> Job:

@@ -72,6 +72,9 @@ def _problems(
         config = typed(block)
     except ValidationError as error:
         return [f"{'.'.join(map(str, (section, key, *one['loc'])))}: {message(one)}" for one in error.errors()]
+    if params.trainer.processes > 1 and fusions and not method.data_parallel:
+        together = ", ".join(each for each in names() if find(each).data_parallel)
+        return [f"{section}.{key}: trainer.processes may be more than 1 for {together} only, not for {block.name}"]
     bare = [name for name, encoder in params.encoders.items() if encoder.name == "identity"]
     if method.modulates_encoders and bare and fusions:
         return [f"{section}.{key}: it acts on the weights of the encoders, and those of {', '.join(bare)} have none"]

@@ -17,8 +17,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from agm import ranks
 from agm.attribution import mono_modal_responses
 from agm.config import schema
 from agm.methods.method import Past, Windowed
@@ -27,6 +27,8 @@ from agm.models.multimodal import Inputs, MultimodalModel
 
 class Agm(Windowed):
     """AGM for any number of modalities; outside the window of epochs it is plain joint training."""
+
+    data_parallel = True
 
     class Config(schema.MethodBlock, extra="forbid"):
         name: Literal["agm"]
@@ -50,7 +52,7 @@ class Agm(Windowed):
         responses = mono_modal_responses(model, inputs, shared=self.config.coalitions == "shared")
         kappa = self._coefficients(scores(responses.detach(), labels))
         responses.register_hook(lambda gradient: gradient * kappa.to(gradient).view(-1, 1, 1))
-        return cross_entropy(responses.sum(dim=0), labels)
+        return ranks.cross_entropy(responses.sum(dim=0), labels)
 
     def _coefficients(self, score: Tensor) -> Tensor:
         """κ of this step, `[M]` float64, and the running means brought up to date behind it."""
@@ -66,7 +68,7 @@ class Agm(Windowed):
 def scores(responses: Tensor, labels: Tensor) -> Tensor:
     """s_m of every modality: `[M, B, C]` and `[B]` to `[M]` float64."""
     chosen = responses.double().softmax(dim=2)[:, torch.arange(len(labels), device=labels.device), labels]
-    return -chosen.clamp_min(1e-8).log().mean(dim=1)
+    return -ranks.mean(chosen.clamp_min(1e-8).log())
 
 
 def ratios(score: Tensor) -> Tensor:

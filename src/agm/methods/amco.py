@@ -59,28 +59,28 @@ class AmCo(Method):
     def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
         super().__init__(config, model, past)
         model.fusion = Behind(model.fusion).to(next(model.parameters()))
-        self.epoch, self.step = 0, 0
-        self.register_buffer("dependent", torch.zeros(len(self.modalities), dtype=torch.bool), persistent=False)
+        self.epoch, self.counters["step"] = 0, 0
+        self.register_buffer("dependent", torch.zeros(len(self.modalities), dtype=torch.bool))
 
     @classmethod
     def refusal(cls, config: schema.MethodBlock, network: Network) -> str | None:
         return None if network.fusion.additive else "it masks the terms of an additive fusion, and this one has none"
 
     def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
-        self.epoch, self.step = epoch, 0
+        self.epoch, self.counters["step"] = epoch, 0
         self.dependent.zero_()
 
     @property
     def masked(self) -> float:
         """p: the share of the classes that this step masks."""
-        grown = self.step * self.config.rate * self.epoch
+        grown = self.counters["step"] * self.config.rate * self.epoch
         return sin(pi / 2 * min(self.config.epsilon, grown) / self.config.epsilon)
 
     def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
         whole = model.fusion.before.mono_modal(model.encode(inputs))
         logits = whole * self._mask(whole)
         self._judge(whole.detach())
-        self.step += 1
+        self.counters["step"] += 1
         own = sum(cross_entropy(u, labels) for u in logits)
         return cross_entropy(model.fusion.last(logits.sum(dim=0)), labels) + own
 

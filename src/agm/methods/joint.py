@@ -9,5 +9,7 @@ from agm.methods.method import Method
 class Joint(Method):
     """loss = CE(f)."""
 
+    data_parallel = True
+
     class Config(schema.MethodBlock, extra="forbid"):
         name: Literal["joint"]

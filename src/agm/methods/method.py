@@ -16,8 +16,8 @@ from typing import ClassVar, NamedTuple, Protocol
 import polars as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
+from agm import ranks
 from agm.config import schema
 from agm.models.multimodal import Inputs, MultimodalModel
 
@@ -68,12 +68,17 @@ class Method(nn.Module):
     only what is minimised and what becomes of the gradients. The few that are networks of their own (MMCosine, MLA,
     AMCo, Greedy) say so, and replace a part of the model when they are made.
 
-    What must survive an interruption is a buffer or a parameter; parameters are trained with the model's.
+    What must survive an interruption is a parameter, a buffer or one of `counters`; parameters are trained with the
+    model's. What `start_epoch` sets need not: a run that goes on within an epoch begins that epoch again, in the state
+    before it, and then takes up the parameters, buffers and counters of where it was.
 
     Attributes:
         taught: whether it reads finished runs (`Past`); its block then stands in params under `taught`.
         modulates_encoders: whether all it does is done to the encoders' weights, of which each must then have some.
         own_network: what it changes in the network, in a few words for the report; None for nearly all.
+        data_parallel: whether several processes may train it together (`agm.ranks`): its loss is then global, and it
+            leaves the gradients as they are.
+        counters: whole numbers that its steps count up, by name.
         diagnostics: scalars of the last step for the history, `<quantity>_<modality>`, left on the device.
     """
 
@@ -81,12 +86,14 @@ class Method(nn.Module):
     taught: ClassVar[bool] = False
     modulates_encoders: ClassVar[bool] = False
     own_network: ClassVar[str | None] = None
+    data_parallel: ClassVar[bool] = False
 
     def __init__(self, config: schema.MethodBlock, model: MultimodalModel, past: Past | None = None) -> None:
         """`past` is None for an untaught method, and wherever a run is not trained but evaluated."""
         super().__init__()
         self.config = config
         self.modalities = model.modalities
+        self.counters: dict[str, int] = {}
         self.diagnostics: dict[str, Tensor] = {}
 
     @classmethod
@@ -112,7 +119,7 @@ class Method(nn.Module):
             inputs: prepared inputs, `{m: [B, …]}`.
             labels: `[B]` int64.
         """
-        return cross_entropy(model(inputs), labels)
+        return ranks.cross_entropy(model(inputs), labels)
 
     def backward(self, model: MultimodalModel, loss: Tensor) -> None:
         """Leave in the weights' `grad` what the optimiser is to descend."""

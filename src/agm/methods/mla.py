@@ -52,7 +52,7 @@ class Mla(Method):
         super().__init__(config, model, past)
         model.fusion = SharedHead(model.fusion.dims, model.fusion.classes).to(next(model.parameters()))
         self.register_buffer("projection", torch.eye(model.fusion.head.in_features))
-        self.clips, self.seen = 1, 0
+        self.clips, self.counters["seen"] = 1, 0
         self.mean: Tensor | None = None
 
     @classmethod
@@ -64,7 +64,7 @@ class Mla(Method):
         return None
 
     def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
-        self.clips, self.seen = data.clips("train"), 0
+        self.clips, self.counters["seen"] = data.clips("train"), 0
 
     def losses(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Iterator[Tensor]:
         own = []
@@ -74,7 +74,7 @@ class Mla(Method):
             loss = cross_entropy(model.fusion.head(feature), labels)
             own.append(loss.detach())
             yield loss
-        self.seen += len(labels)
+        self.counters["seen"] += len(labels)
         self.report(loss=torch.stack(own))
 
     def backward(self, model: MultimodalModel, loss: Tensor) -> None:
@@ -86,7 +86,7 @@ class Mla(Method):
     @torch.no_grad()
     def _take_in(self, r: Tensor) -> None:
         """Bring P up to date with the mean feature of a step, `[D]`."""
-        alpha = 0.1 ** (1 + self.seen / self.clips)
+        alpha = 0.1 ** (1 + self.counters["seen"] / self.clips)
         k = self.projection @ r
         self.projection -= torch.outer(k, k) / (alpha + r @ k)
         self.projection /= torch.linalg.matrix_norm(self.projection)

@@ -1,23 +1,40 @@
 """The one training loop: every method, every fusion, CPU or GPU, and the same result after an interruption."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
+from agm import ranks
 from agm.attribution import evaluating, mono_modal_responses
 from agm.config import schema
-from agm.errors import AgmError
+from agm.errors import Stopped
 from agm.methods.method import Batch, Method, gradients
 from agm.models import MultimodalModel
 from agm.models.multimodal import Inputs
 from agm.progress import track
 from agm.shard.stream import Shards
-from agm.train import checkpoint
+from agm.train.checkpoint import Checkpoints, plain
 from agm.train.meter import Meter
+from agm.train.watch import Signals, Watch, named
+
+
+class Diverged(Exception):
+    """Training has met a number that is not finite.
+
+    Args:
+        what: which one.
+        batch: the number of the batch in its epoch; None for the validation behind it.
+    """
+
+    def __init__(self, what: str, batch: int | None) -> None:
+        super().__init__(what)
+        self.what, self.batch = what, batch
 
 
 class Training:
@@ -25,7 +42,9 @@ class Training:
 
     Attributes:
         history: one row per epoch done.
-        best_epoch, best_weights: the epoch with the best validation figure, and its weights.
+        best_epoch, best_weights: the epoch with the best validation figure, and its weights; -1 before the first.
+        failed: what went wrong where the run diverged; see `_diagnosis`.
+        gradient_norm: that of the last step, before clipping, on the device.
     """
 
     def __init__(
@@ -47,64 +66,134 @@ class Training:
             model.to(memory_format=torch.channels_last)
         if trainer.compile:
             compile_parts(model)
+        self.objective = shared_objective(model, method) if ranks.together() else None
         self.history: list[dict[str, Any]] = []
         self.best_epoch = -1
         self.best_weights: dict[str, Tensor] = {}
+        self.failed: dict[str, Any] | None = None
+        self.gradient_norm = torch.zeros((), device=self.device)
         # Dropout draws from the global generator: alike for every method of this seed.
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + ranks.rank())
 
-    def fit(self, checkpoint_file: Path) -> None:
-        """Train to the last epoch, from `checkpoint_file` where there is one; it is brought up to date every epoch."""
-        checkpoint.restore(self, checkpoint_file)
+    def fit(self, folder: Path, signals: Signals | None = None) -> None:
+        """Train to the last epoch, or to where the numbers are not finite any more.
+
+        Args:
+            folder: for the checkpoints of this run alone; where there are any, training goes on from the last one.
+            signals: those that have come: for one of them training stops at the next batch.
+
+        Raises:
+            Stopped: when a signal came, with a checkpoint behind the last batch.
+        """
+        checkpoints, watch = Checkpoints(folder), Watch(self.device, signals)
+        checkpoints.restore_epoch(self)
         remaining = range(len(self.history), self.trainer.epochs)
         for epoch in track(remaining, len(remaining), self.label):
-            self._set_learning_rate(epoch)
-            row = {
-                "epoch": epoch,
-                "lr": self.optimiser.param_groups[0]["lr"],
-                **self._train_epoch(epoch),
-                **self._validate(),
-            }
+            try:
+                row = self._epoch(epoch, checkpoints, watch)
+            except Diverged as error:
+                self.failed = self._diagnosis(error, folder)
+                return
             self.history.append(row)
             if epoch == select_epoch(self.history, self.trainer.select):
-                self.best_epoch = epoch
-                self.best_weights = {
-                    name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()
-                }
-            checkpoint.save(self, checkpoint_file)
+                self.best_epoch, self.best_weights = epoch, plain(self.model.state_dict())
+            checkpoints.save_epoch(self)
+            watch.look()
+            if watch.stop and len(self.history) < self.trainer.epochs:
+                raise self._stopped(watch, epoch, "its end")
 
-    def _train_epoch(self, epoch: int) -> dict[str, float]:
+    def _epoch(self, epoch: int, checkpoints: Checkpoints, watch: Watch) -> dict[str, Any]:
+        self._set_learning_rate(epoch)
+        meter = self._train_epoch(epoch, checkpoints, watch)
+
+        def between_batches() -> None:
+            # Several processes would have to ask each other, and have different numbers of batches to validate.
+            if watch.signals.received and not ranks.together():
+                self._look(watch, checkpoints, meter, self.data.batches_per_epoch)
+
+        figures = self._validate(between_batches)
+        if not math.isfinite(figures["val_loss"]):
+            raise Diverged(f"the validation loss is {figures['val_loss']}", None)
+        lr = self.optimiser.param_groups[0]["lr"]
+        return {"epoch": epoch, "lr": lr, **meter.summary(ranges=("kappa",)), **figures}
+
+    def _train_epoch(self, epoch: int, checkpoints: Checkpoints, watch: Watch) -> Meter:
         self.model.train()
         self.method.start_epoch(epoch, self.model, self.data)
         meter = Meter()
-        for batch in self.data.batches("train", epoch):
+        done = checkpoints.restore_step(self, meter)
+        for batch in self.data.batches("train", epoch, skip=done):
             # BatchNorm has no statistics of a single clip: the last batch of an epoch may be one.
-            if len(batch.labels) > 1:
+            if (size := self.data.size("train", done)) > 1:
                 loss = self.train_step(batch)
-                meter.add({"train_loss": loss, **self.method.diagnostics}, weight=len(batch.labels))
-        row = meter.summary(ranges=("kappa",))
-        if not all(torch.isfinite(torch.tensor(value)) for value in row.values()):
-            raise AgmError(
-                f"Training diverged in epoch {epoch}: loss {row['train_loss']}",
-                where=self.label,
-                fix="lower trainer.optimiser.lr, or the method's strength; the checkpoint holds the epoch before",
-            )
-        return row
+                meter.add({"train_loss": loss, **self.method.diagnostics}, weight=size)
+                watch.note(done, loss, self.gradient_norm)
+            done += 1
+            if watch.due(done):
+                self._look(watch, checkpoints, meter, done)
+        self._look(watch, checkpoints, meter, done)
+        return meter
+
+    def _look(self, watch: Watch, checkpoints: Checkpoints, meter: Meter, done: int) -> None:
+        """Look whether to give up, write a checkpoint, stop."""
+        watch.look()
+        if watch.bad:
+            number, what = watch.bad
+            raise Diverged(what, number)
+        if watch.save or watch.stop:
+            checkpoints.save_step(self, done, meter)
+        if watch.stop:
+            raise self._stopped(watch, len(self.history), f"batch {done}")
+
+    def _stopped(self, watch: Watch, epoch: int, where: str) -> Stopped:
+        kept = f"the checkpoint holds epoch {epoch}, {where}; started again, it goes on from there"
+        return Stopped(f"stopped by {named(watch.stop)}: {kept}", watch.stop)
+
+    def _diagnosis(self, error: Diverged, folder: Path) -> dict[str, Any]:
+        """What a person needs to look into a run that diverged.
+
+        Returns:
+            what: which number is not finite; epoch: counted from 0; step: batches of the whole run before the bad one;
+            batch: the ids of its clips; checkpoint: the folder of the last good state, None before the first epoch.
+        """
+        epoch, batch = len(self.history), error.batch
+        before = epoch * self.data.batches_per_epoch
+        return {
+            "what": error.what,
+            "epoch": epoch,
+            "step": before + (self.data.batches_per_epoch if batch is None else batch),
+            "batch": [] if batch is None else self.data.clip_ids(epoch, batch),
+            "checkpoint": str(folder) if self.history else None,
+        }
 
     def train_step(self, batch: Batch) -> Tensor:
         """What the method does with one batch; returns the loss, on the device, the mean where there are several."""
         inputs, labels, _ = self.method.augment(batch)
-        losses = self.method.losses(self.model, inputs, labels)
-        noted = []
+        losses = self._losses(inputs, labels)
+        noted, norms = [], []
         # A generator goes on where it is asked: each loss comes after the step on the one before.
         while (loss := self._next(losses)) is not None:
             self.optimiser.zero_grad(set_to_none=True)
             self.method.backward(self.model, loss)
+            norms.append(gradient_norm(self.weights))
             if self.trainer.clip is not None:
-                clip_gradients(self.model.fusion.classifiers, self.weights, self.trainer.clip)
+                clip_gradients(self.model.fusion.classifiers, self.weights, self.trainer.clip, norms[-1])
             self.optimiser.step()
             noted.append(loss.detach())
+        self.gradient_norm = torch.stack(norms).amax()
         return torch.stack(noted).mean()
+
+    def _losses(self, inputs: Inputs, labels: Tensor) -> Iterator[Tensor]:
+        if self.objective is None:
+            yield from self.method.losses(self.model, inputs, labels)
+        else:
+            nobody = len(labels) == 0
+            if nobody:
+                inputs = {name: x.new_zeros(1, *x.shape[1:]) for name, x in inputs.items()}
+                labels = labels.new_zeros(1)
+            with ranks.idle(nobody):
+                loss = self.objective(inputs, labels)
+            yield loss
 
     def _next(self, losses: Iterator[Tensor]) -> Tensor | None:
         low = self.trainer.precision == "bfloat16"
@@ -112,11 +201,12 @@ class Training:
             return next(losses, None)
 
     @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, between_batches: Callable[[], None]) -> dict[str, float]:
         """Loss and accuracy on the validation split, and the accuracy of each φ_m where there are several."""
         meter = Meter()
         with evaluating(self.model):
             for inputs, labels, _ in self.data.batches("val"):
+                between_batches()
                 meter.add(_validation_figures(self.model, inputs, labels), weight=len(labels))
         return meter.summary()
 
@@ -128,7 +218,8 @@ class Training:
 
 
 class Clips:
-    """The clips of a run's splits, prepared for its network (`agm.methods.method.Data`)."""
+    """The clips of a run's splits, prepared for its network (`agm.methods.method.Data`): of several processes, those
+    of this one."""
 
     def __init__(self, shards: Shards, model: nn.Module, trainer: schema.Trainer, seed: int) -> None:
         self.shards, self.model, self.trainer, self.seed = shards, model, trainer, seed
@@ -138,12 +229,27 @@ class Clips:
         """How many clips `split` has."""
         return self.shards.rows(split)
 
-    def batches(self, split: str, epoch: int | None = None) -> Iterator[Batch]:
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many batches the training split has."""
+        return -(-self.clips("train") // self.trainer.batch_size)
+
+    def size(self, split: str, number: int) -> int:
+        """How many clips batch `number` has, over all processes."""
+        return min(self.trainer.batch_size, self.clips(split) - number * self.trainer.batch_size)
+
+    def clip_ids(self, epoch: int, number: int) -> list[str]:
+        """The clips of batch `number` of an epoch, over all processes."""
+        order = {"shuffle": (self.seed, epoch), "window": self.trainer.shuffle_window}
+        batches = self.shards.batches("train", self.trainer.batch_size, skip=number, modalities=(), **order)
+        return next(batches).clip_ids
+
+    def batches(self, split: str, epoch: int | None = None, skip: int = 0) -> Iterator[Batch]:
         """Batches on the device, of the modalities that the network reads: in the order in which training sees
-        `epoch`, or the stored one."""
+        `epoch`, or the stored one; without the first `skip`."""
         order = {} if epoch is None else {"shuffle": (self.seed, epoch), "window": self.trainer.shuffle_window}
-        modalities = self.model.modalities
-        for batch in self.shards.batches(split, self.trainer.batch_size, modalities=modalities, **order):
+        order |= {"skip": skip, "modalities": self.model.modalities, "part": (ranks.rank(), ranks.count())}
+        for batch in self.shards.batches(split, self.trainer.batch_size, **order):
             raw = {name: value.to(self.device, non_blocking=True) for name, value in batch.inputs.items()}
             labels = batch.labels.to(self.device, non_blocking=True)
             yield Batch(self._laid_out(self.model.prepare(raw)), labels, batch.clip_ids)
@@ -177,8 +283,33 @@ def build_optimiser(config: schema.Sgd | schema.AdamW, weights: list[nn.Paramete
     return torch.optim.AdamW(weights, config.lr, weight_decay=config.weight_decay)
 
 
-def clip_gradients(classifiers: list[nn.Linear], weights: list[nn.Parameter], limit: float) -> None:
-    """Where an entry of a classifier's weight gradient exceeds `limit`, clip all gradients to that norm.
+class Objective(nn.Module):
+    """A method's loss as a module: for DistributedDataParallel, which averages the gradients of one forward pass."""
+
+    def __init__(self, model: nn.Module, method: Method) -> None:
+        super().__init__()
+        self.model, self.method = model, method
+
+    def forward(self, inputs: Inputs, labels: Tensor) -> Tensor:
+        (loss,) = self.method.losses(self.model, inputs, labels)
+        return loss
+
+
+def shared_objective(model: nn.Module, method: Method) -> nn.Module:
+    """The objective over all processes; statistics of batches are those of the whole batch from now on."""
+    ranks.share_statistics(model)
+    # Buffers are computed alike everywhere: nothing to broadcast.
+    return DistributedDataParallel(Objective(model, method), broadcast_buffers=False)
+
+
+@torch.no_grad()
+def gradient_norm(weights: list[nn.Parameter]) -> Tensor:
+    """The norm of all gradients together, on the device."""
+    return torch.nn.utils.get_total_norm(gradients(weights))
+
+
+def clip_gradients(classifiers: list[nn.Linear], weights: list[nn.Parameter], limit: float, norm: Tensor) -> None:
+    """Where an entry of a classifier's weight gradient exceeds `limit`, clip all gradients, of that `norm`, to it.
 
     The published rule, for every method alike; decided on the device, without waiting for it.
     """
@@ -186,10 +317,8 @@ def clip_gradients(classifiers: list[nn.Linear], weights: list[nn.Parameter], li
     if not classifier:
         return
     largest = torch.stack([gradient.abs().amax() for gradient in classifier]).amax()
-    found = gradients(weights)
-    norm = torch.nn.utils.get_total_norm(found)
     scale = torch.where(largest > limit, (limit / (norm + 1e-6)).clamp_max(1.0), 1.0)
-    torch._foreach_mul_(found, scale)
+    torch._foreach_mul_(gradients(weights), scale)
 
 
 def select_epoch(history: list[dict[str, Any]], by: str) -> int:

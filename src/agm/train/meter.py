@@ -3,9 +3,15 @@
 import torch
 from torch import Tensor
 
+from agm import ranks
+
 
 class Meter:
-    """Weighted means of named scalars, and their smallest and largest values."""
+    """Weighted means of named scalars, and their smallest and largest values.
+
+    Attributes:
+        weights: by name, how many clips there were.
+    """
 
     def __init__(self) -> None:
         self.weights: dict[str, int] = {}
@@ -23,11 +29,27 @@ class Meter:
             self.highest[name] = torch.maximum(self.highest.get(name, value), value)
 
     def summary(self, ranges: tuple[str, ...] = ()) -> dict[str, float]:
-        """Means by name; for `<prefix>_<rest>` with a prefix in `ranges` also `<prefix>_min_<rest>` and max."""
-        row = {name: float(total) / self.weights[name] for name, total in self.sums.items()}
+        """Means by name, over all processes; for `<prefix>_<rest>` with a prefix in `ranges` also
+        `<prefix>_min_<rest>` and max, which are the same in each."""
+        row = {}
+        for name, total in self.sums.items():
+            weight = ranks.summed(torch.tensor(self.weights[name], dtype=torch.float64, device=total.device))
+            row[name] = float(ranks.summed(total)) / float(weight)
         for name in self.sums:
             prefix, _, rest = name.partition("_")
             if prefix in ranges:
                 row[f"{prefix}_min_{rest}"] = float(self.lowest[name])
                 row[f"{prefix}_max_{rest}"] = float(self.highest[name])
         return row
+
+    def state(self) -> dict[str, Tensor]:
+        """What an interrupted epoch needs to go on, beside `weights`."""
+        parts = {"sums": self.sums, "lowest": self.lowest, "highest": self.highest}
+        return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+
+    def restore(self, state: dict[str, Tensor], weights: dict[str, int]) -> None:
+        """Take up what `state` gave."""
+        self.weights = dict(weights)
+        for name in weights:  # in their order, which is that of the history's columns
+            self.sums[name] = state[f"sums.{name}"]
+            self.lowest[name], self.highest[name] = state[f"lowest.{name}"], state[f"highest.{name}"]

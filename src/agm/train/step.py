@@ -8,44 +8,66 @@ Reads data/<dataset>/shards as a stream, never a whole split. Writes, below runs
   run.json            what the run was and what made it
 
 A run is decided by its configuration and its seed: the initial weights and the order of the clips are the same for
-every method. Set AGM_DEVICE (cpu, cuda, cuda:1, …) to choose the device. Interrupted, it goes on from its last epoch
-when started again, and ends as it would have; its checkpoint is below .cache/train until then.
+every method. Set AGM_DEVICE (cpu, cuda, cuda:1, …) to choose the device; trainer.processes trains with several.
+
+Interrupted, it goes on when started again, from its last epoch or batch, and ends as it would have: its checkpoints
+are below .cache/train until then. SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C write one first. A run whose loss or gradients
+are not finite any more ends there, with the weights selected so far; run.json says where, the report that it failed.
 """
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from agm import config, provenance
+from agm import config, provenance, ranks
 from agm.config import Params, schema
 from agm.device import environment, prepare_device
-from agm.files import checksums, read_json, replacing, verify, write_parquet
+from agm.files import checksums, read_json, replacing, verify, write_json, write_parquet
 from agm.graph import Graph, Job
 from agm.methods import Method, Past, build_method
 from agm.models import build_concept, build_joint
+from agm.progress import say
 from agm.shard.stream import Shards
+from agm.train.checkpoint import Checkpoints, plain
 from agm.train.loop import Training
+from agm.train.watch import Signals
 
 CHECKPOINTS = Path(".cache/train")
+CPU = torch.device("cpu")
+FAILED = "failed.json"
 
 
 def run(params: Params, job: Job) -> dict[str, Any]:
-    """Train the run of `job` and write its weights and history."""
-    device = prepare_device(params.trainer.threads)
-    training = build_training(params, job, device)
-    checkpoint = _checkpoint(job)
-    training.fit(checkpoint)
+    """Train the run of `job` and write its weights and history.
+
+    Raises:
+        Stopped: when a signal came; the checkpoint is written.
+        AgmError: when the shards are damaged, or one of several processes died.
+    """
+    folder, failed = checkpoint_folder(job), _failed_past(params, job)
+    if failed:
+        training = build_training(params, job, prepare_device(params.trainer.threads), untaught=True)
+    else:
+        train = _train_together if params.trainer.processes > 1 else _train
+        training = train(params, job, folder)
+        failed = training.failed
+    # Where no epoch was completed, what the run began with.
+    weights = training.best_weights or plain(build_training(params, job, CPU, untaught=True).model.state_dict())
+    history = pl.DataFrame(training.history or {"epoch": pl.Series([], dtype=pl.Int64)}, infer_schema_length=None)
     model_file, history_file = job.outputs
     with replacing(model_file) as temporary:
-        save_file(training.best_weights, temporary)
-    write_parquet(history_file, pl.DataFrame(training.history, infer_schema_length=None))
-    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+        # Not save_file: it writes beside its target first, under a name of its own, which a kill would leave there.
+        temporary.write_bytes(save(weights))
+    write_parquet(history_file, history)
+    if failed:
+        say(f"{job.command}: the run FAILED: {failed['what']}; {job.index} says more, the report shows it")
     return {
         "run": describe(params, job),
         "config": effective_configuration(params, job),
@@ -53,13 +75,51 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "own_network": training.method.own_network,
         "epochs": len(training.history),
         "selected_epoch": training.best_epoch,
-        "environment": environment(device),
+        "failed": failed,
+        "environment": environment(training.device),
         "sha256": checksums(job.index.parent, [model_file.name, history_file.name]),
     }
 
 
-def build_training(params: Params, job: Job, device: torch.device) -> Training:
-    """The model, method and data of `job`, ready to fit."""
+def finished(job: Job, summary: dict[str, Any]) -> None:
+    """Remove the checkpoints of a run that is on record; a person may want to look into those of one that failed."""
+    if not summary["failed"]:
+        shutil.rmtree(checkpoint_folder(job), ignore_errors=True)
+
+
+def _train(params: Params, job: Job, folder: Path) -> Training:
+    """Train the run here."""
+    training = build_training(params, job, prepare_device(params.trainer.threads))
+    with Signals().listening() as signals:
+        training.fit(folder, signals)
+    return training
+
+
+def _train_together(params: Params, job: Job, folder: Path) -> Training:
+    """Let several processes train the run, and take up what they left."""
+    from agm.train.launch import train_together  # here, because torchrun is not for every run
+
+    told = folder / FAILED
+    told.unlink(missing_ok=True)
+    os.environ["AGM_DEVICE"] = train_together(job.command.split()[1:], params.trainer.processes)
+    training = build_training(params, job, prepare_device(params.trainer.threads))
+    Checkpoints(folder).restore_epoch(training)
+    training.failed = read_json(told) if told.exists() else None
+    return training
+
+
+def train_as_member(params: Params, job: Job, device: torch.device, signals: Signals) -> None:
+    """What each of several processes does; the first one leaves word of a failure beside the checkpoints."""
+    folder = checkpoint_folder(job)
+    training = build_training(params, job, device)
+    training.fit(folder, signals)
+    if training.failed and ranks.rank() == 0:
+        write_json(folder / FAILED, training.failed)
+
+
+def build_training(params: Params, job: Job, device: torch.device, untaught: bool = False) -> Training:
+    """The model, method and data of `job`, ready to fit; `untaught` leaves out the finished runs that it reads, to
+    have the networks alone."""
     fusion, name, seed = job.cell[0], job.cell[1], int(job.cell[2])
     shards = Shards.open(job.data[0].parent)
     if job.step == "concept":
@@ -67,23 +127,39 @@ def build_training(params: Params, job: Job, device: torch.device) -> Training:
         method = Method(schema.MethodBlock(name="joint"), model)
     else:
         model = build_joint(params, fusion, shards.features, len(shards.classes), seed).to(device)
-        past = _past(params, job, shards, device) if job.taught else None
+        past = _past(params, job, shards, device) if job.taught and not untaught else None
         method = build_method(params.method(name), model, seed, past)
     return Training(model.to(device), method.to(device), shards, params.trainer, seed, label=job.command)
 
 
-def _past(params: Params, job: Job, shards: Shards, device: torch.device) -> Past:
-    """The finished runs that a taught method reads."""
+def _failed_past(params: Params, job: Job) -> dict[str, Any] | None:
+    """The failure of a run whose teachers failed, or None."""
+    for run in _taught_by(params, job) if job.taught else []:
+        if read_json(run.index, run.command)["failed"]:
+            what = f"`{run.command}` failed, which it is taught by"
+            return {"what": what, "epoch": None, "step": None, "batch": None, "checkpoint": None}
+    return None
+
+
+def _taught_by(params: Params, job: Job) -> list[Job]:
+    """The runs that a taught method reads: each modality's concept, in the study's order, and plain joint training."""
     graph = Graph(params)
     fusion, _, seed = job.cell
-    runs = {name: graph.job("concept", fusion, name, seed) for name in params.study.modalities}
+    concepts = [graph.job("concept", fusion, name, seed) for name in params.study.modalities]
+    return [*concepts, graph.job("train", fusion, "joint", seed)]
+
+
+def _past(params: Params, job: Job, shards: Shards, device: torch.device) -> Past:
+    """The finished runs that a taught method reads."""
+    names = [*params.study.modalities, "joint"]
+    runs = dict(zip(names, _taught_by(params, job), strict=True))
     concepts = {}
     for name, run in runs.items():
         verify(run.index.parent, read_json(run.index, run.command)["sha256"], run.command)
-        model = build_concept(params, fusion, name, shards.features, len(shards.classes), int(seed))
-        model.load_state_dict(load_file(run.outputs[0]))
-        concepts[name] = model.to(device).eval().requires_grad_(False)
-    runs["joint"] = graph.job("train", fusion, "joint", seed)
+        if name != "joint":
+            model = build_concept(params, job.cell[0], name, shards.features, len(shards.classes), int(job.cell[2]))
+            model.load_state_dict(load_file(run.outputs[0]))
+            concepts[name] = model.to(device).eval().requires_grad_(False)
     return Past(concepts, {name: pl.read_parquet(run.outputs[1]) for name, run in runs.items()})
 
 
@@ -112,7 +188,7 @@ def effective_configuration(params: Params, job: Job) -> dict[str, Any]:
     }
 
 
-def _checkpoint(job: Job) -> Path:
+def checkpoint_folder(job: Job) -> Path:
     """Outside the declared outputs, which the engines delete first; named by all that decides the run."""
     identity = json.dumps([job.command, provenance.expected(job, config.read())], sort_keys=True)
-    return CHECKPOINTS / hashlib.sha256(identity.encode()).hexdigest()[:32] / "checkpoint.safetensors"
+    return CHECKPOINTS / hashlib.sha256(identity.encode()).hexdigest()[:32]

@@ -39,6 +39,9 @@ class Trainer(Block):
     """Clips held in memory to shuffle from."""
     threads: Positive = 1
     """CPU threads of a run: part of the configuration because results repeat only at the same number."""
+    processes: Positive = 1
+    """Processes that train one run together, each with a GPU of its own where there are any (data-parallel, by
+    torchrun): the batch is the same, divided among them."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast in the passes; weights, losses and the coefficients of modulation stay float32."""
     channels_last: bool = False

@@ -1,0 +1,185 @@
+"""Several processes that train one run together compute what one does, and end well whatever becomes of them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from agm import cli, config
+from agm.graph import Graph, Job
+from small_shards import write_shards
+from test_train import PARAMS
+
+PROCESSES = 2
+# Dropout draws other masks in each process; all else is the same to rounding.
+STEADY = {
+    "encoders": {**PARAMS["encoders"], "text": {**PARAMS["encoders"]["text"], "dropout": 0.0}},
+    "fusions": {**PARAMS["fusions"], "early": {"name": "early", "hidden": [16], "dropout": 0.0}},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_shards(Path("data/tiny"))
+    return tmp_path
+
+
+def configure(processes: int, **trainer: object) -> Graph:
+    content = {**PARAMS, **STEADY}
+    content["trainer"] = {**PARAMS["trainer"], "processes": processes, **trainer}
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    return Graph(config.load())
+
+
+def start(job: Job) -> subprocess.Popen[str]:
+    """The command, with as many processes as params.yaml says."""
+    command = [sys.executable, "-m", "agm.cli", *job.command.split()[1:]]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def trained(job: Job) -> tuple[pl.DataFrame, dict[str, torch.Tensor]]:
+    """The history and the weights of the run, once it is done."""
+    command = start(job)
+    said = command.communicate()[1]
+    assert command.returncode == 0, said
+    return pl.read_parquet(job.outputs[1]), load_file(job.outputs[0])
+
+
+@pytest.mark.parametrize(
+    ("cell", "trainer"),
+    [
+        (("train", "late_concat", "joint", "0"), {}),
+        (("train", "late_concat", "agm", "0"), {}),
+        (("train", "early", "agm", "0"), {"batch_size": 5}),
+        (("concept", "early", "audio", "0"), {}),
+    ],
+)
+def test_two_processes_equal_one(folder: Path, cell: tuple[str, ...], trainer: dict[str, int]) -> None:
+    """Batches of 5 of 5 row groups: some of a process's parts are empty."""
+    ends = []
+    for processes in (1, PROCESSES):
+        job = configure(processes, clip=None, **trainer).job(*cell)
+        ends.append(trained(job))
+    (history, weights), (other, others) = ends
+    assert history.columns == other.columns
+    for column in history.columns:
+        assert other[column].to_list() == pytest.approx(history[column].to_list(), rel=1e-3, abs=1e-4), column
+    assert weights.keys() == others.keys()
+    for name, value in weights.items():
+        torch.testing.assert_close(
+            others[name], value, rtol=2e-3, atol=2e-4, msg=lambda said, name=name: f"{name}: {said}"
+        )
+
+
+def members(command: subprocess.Popen[str]) -> list[int]:
+    """The processes that train, by rank."""
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+    found = {}
+    for child in children:
+        environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        found |= {int(each[5:]): int(child) for each in environment if each.startswith(b"RANK=")}
+    return [found[rank] for rank in sorted(found)]
+
+
+def under_way(job: Job, epochs: int = 2) -> subprocess.Popen[str]:
+    """The run, once its checkpoint holds so many epochs."""
+    command = start(job)
+    while not list(Path(".cache/train").glob(f"*/epoch-{epochs:05}-*")):
+        assert command.poll() is None, command.communicate()[1]
+        time.sleep(0.005)
+    return command
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def long(folder: Path) -> tuple[Job, dict[str, bytes]]:
+    """A run of many epochs, and what it ends with when nothing happens to it."""
+    job = configure(PROCESSES, epochs=40).job("train", "late_concat", "agm", "0")
+    trained(job)
+    whole = {path.name: path.read_bytes() for path in job.index.parent.iterdir()}
+    for path in job.index.parent.iterdir():
+        path.unlink()
+    return job, whole
+
+
+@pytest.mark.heavy
+def test_what_befalls_a_process(long: tuple[Job, dict[str, bytes]]) -> None:
+    """One after another: a process is lost; the command is told to stop; it is killed; then the run ends."""
+    job, whole = long
+    command = under_way(job)
+    lost = members(command)
+    os.kill(lost[1], signal.SIGKILL)
+    said = command.communicate()[1]
+    assert command.returncode == 1
+    assert f"error: Process 1 of the run (pid {lost[1]}) ended with signal SIGKILL" in said
+    assert f"where: {job.command}" in said
+    assert "it goes on from its last checkpoint" in said
+    assert not any(map(alive, lost)), "the others do not wait for ever"
+
+    command = under_way(job, epochs=4)
+    command.terminate()
+    said = command.communicate()[1]
+    assert command.returncode == 128 + signal.SIGTERM, said
+    assert re.search(r"going on after epoch \d+", said)
+    assert "stopped by SIGTERM: the checkpoint holds epoch" in said
+
+    command = under_way(job, epochs=6)
+    left = members(command)
+    command.kill()
+    command.communicate()
+    deadline = time.monotonic() + 10
+    while any(map(alive, left)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, left)), "nobody goes on training behind the back of a command that was killed"
+
+    trained(job)
+    assert {path.name: path.read_bytes() for path in job.index.parent.iterdir()} == whole
+
+
+def test_a_damaged_shard_ends_all_with_its_reason(folder: Path) -> None:
+    job = configure(PROCESSES).job("train", "late_concat", "joint", "0")
+    path = Path("data/tiny/shards/train-00000.parquet")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    command = start(job)
+    said = command.communicate()[1]
+    assert command.returncode == 1
+    assert "error: A data file is damaged: its checksum is" in said
+    assert f"where: {path}" in said
+
+
+def test_a_run_of_several_processes_that_diverges(folder: Path) -> None:
+    job = configure(PROCESSES, clip=None, optimiser={"name": "sgd", "lr": 1e30}).job(
+        "train", "late_concat", "joint", "0"
+    )
+    trained(job)
+    failed = json.loads(job.index.read_text())["failed"]
+    assert (failed["what"], failed["epoch"], failed["step"]) == ("the loss is nan", 0, 1)
+    assert len(failed["batch"]) == 16, "the clips of all processes"
+
+
+def test_other_methods_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = {**PARAMS, "methods": {"ogm": {"name": "ogm"}}, "study": {**PARAMS["study"], "methods": ["ogm"]}}
+    content["trainer"] = {**PARAMS["trainer"], "processes": 2}
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    assert cli.main(["train", "late_concat", "ogm", "0"]) == 1
+    said = capsys.readouterr().err
+    assert "methods.ogm: trainer.processes may be more than 1 for agm, joint only, not for ogm" in said

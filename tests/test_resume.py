@@ -1,0 +1,184 @@
+"""A run that is killed or stopped at any moment ends as one that was not, to the last bit; nothing is left behind."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from agm import cli, config
+from agm.graph import Graph, Job
+from agm.train import watch
+from agm.train.loop import Training
+from small_shards import write_shards
+from test_train import PARAMS
+
+EPOCHS = 6
+KILLS = 25
+JOB = ("train", "late_concat", "agm", "0")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, bytes], float]]:
+    """A study's folder, the bytes of one evaluated run of it, and how many seconds that took; without the run."""
+    folder = tmp_path_factory.mktemp("study")
+    content = {**PARAMS, "trainer": {**PARAMS["trainer"], "epochs": EPOCHS}, "evaluation": {"bootstrap": 500}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_shards(Path("data/tiny"))
+        Path("params.yaml").write_text(yaml.safe_dump(content))
+        for modality in ("image", "audio", "text"):
+            assert cli.main(["concept", "late_concat", modality, "0"]) == 0
+            assert cli.main(["evaluate-concept", "late_concat", modality, "0"]) == 0
+        start = time.monotonic()
+        run_both()
+        seconds = time.monotonic() - start
+        made = results()
+        shutil.rmtree("runs/tiny/late_concat/agm")
+        shutil.rmtree("evaluations/tiny/late_concat/agm")
+        yield folder, made, seconds
+
+
+@pytest.fixture
+def folder(undisturbed: tuple[Path, dict[str, bytes], float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, and in it."""
+    shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def jobs() -> list[Job]:
+    graph = Graph(config.load())
+    return [graph.job(step, *JOB[1:]) for step in ("train", "evaluate")]
+
+
+def run_both() -> None:
+    for job in jobs():
+        assert cli.main(job.command.split()[1:]) == 0
+
+
+def results() -> dict[str, bytes]:
+    """Every file below the run's and its evaluation's folder: strays too."""
+    return {str(path): path.read_bytes() for job in jobs() for path in job.index.parent.iterdir()}
+
+
+def started(work: Callable[[], object]) -> int:
+    """Do `work` in a process of its own, which has torch already: real kills, without the seconds of its import."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            status = int(work() or 0)
+        finally:
+            os._exit(status)
+    return child
+
+
+def ended(child: int) -> int:
+    """The status of a process, negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_killed_at_random_moments(folder: Path, undisturbed: tuple[Path, dict[str, bytes], float]) -> None:
+    _, expected, seconds = undisturbed
+    moments = random.Random(0)
+    kills = {"training": 0, "evaluation": 0}
+    while sum(kills.values()) < KILLS or not all(kills.values()):
+        child = started(run_both)
+        # Long enough to get somewhere: the same moment again and again would never end.
+        time.sleep(moments.uniform(0, 0.5 * seconds))
+        os.kill(child, signal.SIGKILL)
+        if ended(child) == -signal.SIGKILL:
+            kills["evaluation" if jobs()[0].index.exists() else "training"] += 1
+        else:
+            assert results() == expected
+            for job in jobs():
+                shutil.rmtree(job.index.parent)
+    run_both()
+    assert results() == expected
+    assert not list(Path(".cache/train").glob("*/*")), "checkpoints of a finished run"
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_killed_while_a_checkpoint_is_written(
+    folder: Path, undisturbed: tuple[Path, dict[str, bytes], float], moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before and after each flush and each rename of the first checkpoints."""
+    monkeypatch.setattr(watch, "SAVE_EVERY_SECONDS", 0.0)
+    left = [moment]
+
+    def deadly(function: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: object, **options: object) -> None:
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            function(*arguments, **options)
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+
+        return call
+
+    def run() -> int:
+        os.fsync, os.replace = deadly(os.fsync), deadly(os.replace)
+        return cli.main(list(JOB))
+
+    assert ended(started(run)) == -signal.SIGKILL
+    run_both()
+    assert results() == undisturbed[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("batch", [1, 7, 15])
+def test_a_signal_writes_a_checkpoint_first(
+    folder: Path,
+    undisturbed: tuple[Path, dict[str, bytes], float],
+    number: int,
+    batch: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    step, done = Training.train_step, []
+
+    def signalled(training: Training, clips: object) -> torch.Tensor:
+        done.append(clips)
+        if len(done) == batch:
+            os.kill(os.getpid(), number)
+        return step(training, clips)
+
+    monkeypatch.setattr(Training, "train_step", signalled)
+    assert cli.main(list(JOB)) == 128 + number
+    epoch, within = divmod(batch, 5)
+    where = f"epoch {epoch}, batch {within}" if within else f"epoch {epoch - 1}, batch 5"
+    assert f"stopped by {signal.Signals(number).name}: the checkpoint holds {where}" in capsys.readouterr().err
+    assert len(done) == batch, "the batch that was under way is the last"
+    assert not any(path.exists() for path in (jobs()[0].index, *jobs()[0].outputs))
+    run_both()
+    assert len(done) == 5 * EPOCHS, "no batch was trained twice"
+    assert results() == undisturbed[1]
+
+
+def test_a_signal_in_the_validation(
+    folder: Path, undisturbed: tuple[Path, dict[str, bytes], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = Training._validate
+
+    def signalled(training: Training, between_batches: Callable[[], None]) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(training, between_batches)
+
+    monkeypatch.setattr(Training, "_validate", signalled)
+    assert cli.main(list(JOB)) == 128 + signal.SIGTERM
+    (kept,) = Path(".cache/train").glob("*/*")
+    assert kept.name.startswith("step-00000-000005-")
+    monkeypatch.setattr(Training, "_validate", validate)
+    run_both()
+    assert results() == undisturbed[1]
