@@ -38,7 +38,7 @@ def main() -> None:
     content = config.read()
     params = config.check(content, config.PARAMS_FILE)
     study = collect(params, content)
-    results = Results(tidy(study), study.baseline, params.evaluation.confidence)
+    results = Results(tidy(study), study)
     panels = phi_panels(study, results, params.study.fusions[0])
     width = len(panels) * (WIDTH + GAP) - GAP
     drawn = [placed(panel, number * (WIDTH + GAP)) for number, panel in enumerate(panels)]

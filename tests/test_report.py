@@ -1,9 +1,10 @@
 """The report, by its real command, on studies whose every file is written here in the formats of the earlier steps."""
 
 import base64
+import dataclasses
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from agm import cli, config, provenance
 from agm.errors import AgmError
 from agm.files import checksums, read_json, write_json
 from agm.graph import Graph, Job
+from agm.report import figures
 from agm.report.collect import collect
 
 KINDS = {"video": "video", "audio": "audio", "text": "text", "image": "image"}
@@ -71,7 +73,8 @@ def parameters(
 class Made:
     """A study on disk, with its numbers still at hand.
 
-    `scores[step, *cell]` is the evaluation that was written, after `adjust` changed it.
+    `scores[step, *cell]` is the evaluation that was written, after `adjust` changed it. `failing` has the cells of the
+    runs that failed, ("late_concat", "agm", "1") for one.
     """
 
     def __init__(
@@ -79,8 +82,9 @@ class Made:
         content: dict[str, Any],
         adjust: Callable[[tuple[str, ...], dict], None] | None = None,
         leaks: tuple[str, ...] = (),
+        failing: Container[tuple[str, ...]] = (),
     ) -> None:
-        self.content, self.adjust, self.leaks = content, adjust, list(leaks)
+        self.content, self.adjust, self.leaks, self.failing = content, adjust, list(leaks), failing
         self.params = config.check(content, "test")
         self.graph = Graph(self.params)
         self.classes = [f"class {place}" for place in range(5)]
@@ -128,7 +132,8 @@ class Made:
             split: {"rows": 5 * each, "labels": dict.fromkeys(self.classes, each), "files": []}
             for split, each in (("train", 14), ("val", 3), ("test", 3))
         }
-        return {"classes": self.classes, "features": {}, "splits": splits, "rejected": 3}
+        sums = checksums(quarantine.parent, [quarantine.name])
+        return {"classes": self.classes, "features": {}, "splits": splits, "rejected": 3, "sha256": sums}
 
     def _inspect(self, job: Job) -> dict[str, Any]:
         Path(job.outputs[0]).write_bytes(SHEET)
@@ -139,6 +144,7 @@ class Made:
             "durations": {"edges": [0.5, 1.0, 1.5], "splits": {"train": [60, 10], "val": [15, 0], "test": [9, 6]}},
             "leaks": self.leaks,
             "duplicates": [{"split": later, "in": earlier, "clips": counts} for later, earlier in pairs],
+            "sha256": checksums(job.index.parent, [job.outputs[0].name]),
         }
 
     def _concept(self, job: Job) -> dict[str, Any]:
@@ -154,6 +160,16 @@ class Made:
             columns += [f"{part}_{name}" for name in self.params.study.modalities for part in parts]
         return self._run(job, {"fusion": fusion, "method": method, "seed": int(seed)}, columns)
 
+    def failed(self, cell: tuple[str, ...]) -> dict[str, Any] | None:
+        """What is known of a run that failed: of seed 0, in its first epoch."""
+        if cell not in self.failing:
+            return None
+        checkpoint = None if cell[-1] == "0" else f".cache/train/{cell[1]}"
+        epoch = 0 if cell[-1] == "0" else 2
+        batch = [f"{cell[1]}-{number}" for number in range(32)]
+        where = {"epoch": epoch, "step": 3 * epoch + 1, "batch": batch}
+        return {"what": "the loss is nan", **where, "checkpoint": checkpoint}
+
     def _run(self, job: Job, run: dict[str, Any], columns: list[str]) -> dict[str, Any]:
         generator = _generator(job)
         progress = 1 - np.exp(-np.arange(1, EPOCHS + 1) / 2)
@@ -166,14 +182,18 @@ class Made:
             # Before its first epoch of modulation, a history has no κ.
             absent = 0 if "phi" in name else self.content["methods"][run["method"]].get("window", {}).get("first", 0)
             history[name] = [None] * absent + values[absent:]
-        pl.DataFrame(history).write_parquet(job.index.parent / "history.parquet")
+        table, failed = pl.DataFrame(history), self.failed(job.cell)
+        if failed:
+            table = table.head(failed["epoch"]) if failed["epoch"] else pl.DataFrame(schema={"epoch": pl.Int64})
+        table.write_parquet(job.index.parent / "history.parquet")
         return {
             "run": {"dataset": "digits", **run},
             "config": {},
             "parameters": 12345,
             "own_network": OWN_NETWORK.get(run.get("method")),
-            "epochs": EPOCHS,
-            "selected_epoch": 2,
+            "epochs": failed["epoch"] if failed else EPOCHS,
+            "selected_epoch": -1 if failed and not failed["epoch"] else 2,
+            "failed": failed,
             "environment": {"python": "3.11", "torch": "2.11.0", "device": "cpu", "threads": 1},
             "sha256": checksums(job.index.parent, ["model.safetensors", "history.parquet"]),
         }
@@ -201,7 +221,7 @@ class Made:
             splits[split] |= {"macro_f1": f1, "weighted_f1": f1}
             if len(phis) > 1:
                 splits[split]["phi_accuracy"] = {name: near(PHI[name]) for name in phis}
-        scores = {"run": {}, "selected_epoch": 2, "splits": splits}
+        scores = {"run": {}, "selected_epoch": 2, "failed": None, "splits": splits}
         if phis:
             strength = {name: near(1 - PHI[name]) for name in phis}
             scores["competition"] = {
@@ -210,18 +230,31 @@ class Made:
             }
         if self.adjust:
             self.adjust((job.step, *job.cell), scores)
+        for name in phis:
+            if (job.cell[0], name, job.cell[-1]) in self.failing:
+                scores["competition"][name] = {"d": None, "why": "its concept failed"}
+        if failed := self.failed(job.cell):
+            scores |= {"failed": failed, "splits": {}, **({"competition": {}} if phis else {})}
         self.scores[job.step, *job.cell] = scores
         return scores
 
     def phi(self, method: str, modality: str, fusion: str = "late_concat") -> list[float]:
         """Test φ accuracy by seed, from what was written."""
-        cells = [(("evaluate", fusion, method, str(seed))) for seed in self.params.study.seeds]
-        return [self.scores[cell]["splits"]["test"]["phi_accuracy"][modality] for cell in cells]
+        tests = self._tests("evaluate", fusion, method)
+        return [test["phi_accuracy"][modality] for test in tests]
+
+    def accuracy(self, method: str, fusion: str = "late_concat") -> list[float]:
+        """Test accuracy by seed."""
+        return [test["accuracy"] for test in self._tests("evaluate", fusion, method)]
 
     def alone(self, modality: str, fusion: str = "late_concat") -> list[float]:
         """Test accuracy by seed of the network trained on one modality."""
-        cells = [("evaluate_concept", fusion, modality, str(seed)) for seed in self.params.study.seeds]
-        return [self.scores[cell]["splits"]["test"]["accuracy"] for cell in cells]
+        return [test["accuracy"] for test in self._tests("evaluate_concept", fusion, modality)]
+
+    def _tests(self, step: str, fusion: str, name: str) -> list[dict[str, Any]]:
+        """The scores on the test split by seed, without those of runs that failed."""
+        splits = [self.scores[step, fusion, name, str(seed)]["splits"] for seed in self.params.study.seeds]
+        return [each["test"] for each in splits if each]
 
 
 def _generator(job: Job) -> np.random.Generator:
@@ -524,6 +557,184 @@ def test_command_prints_the_tables_and_the_page(capsys: pytest.CaptureFixture[st
     assert printed == Path("reports/summary.txt").read_text()
     assert printed.endswith("The report: reports/index.html\n")
     assert re.search(rf"φ in joint +{np.mean(made.phi('joint', 'video')):.3f} ± ", printed)
+
+
+# --- runs that failed ------------------------------------------------------------------------------------------------
+
+JOINT, AGM = ("late_concat", "joint"), ("late_concat", "agm")
+FOUR = {"joint": {"name": "joint"}} | {f"agm_{place}": {"name": "agm", "alpha": 0.5 * place} for place in range(4)}
+
+
+def every_seed(*runs: tuple[str, str]) -> set[tuple[str, ...]]:
+    return {(*run, seed) for run in runs for seed in "012"}
+
+
+FAILING = {
+    "one seed of a method": {(*AGM, "1")},
+    "a method": every_seed(AGM),
+    "one seed of the baseline": {(*JOINT, "0")},
+    "no seed of both": {(*JOINT, "0"), (*JOINT, "1"), (*AGM, "2")},
+    "the baseline": every_seed(JOINT),
+    "one seed of a concept": {("late_concat", "text", "2")},
+    "a concept": every_seed(("late_concat", "video")),
+    "every concept": every_seed(*(("late_concat", name) for name in ("video", "audio", "text"))),
+    "everything": every_seed(JOINT, AGM, *(("late_concat", name) for name in ("video", "audio", "text"))),
+}
+
+
+def seen(page: str) -> str:
+    """The text of the page, as a reader sees it."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
+
+
+@pytest.mark.parametrize("case", FAILING)
+@pytest.mark.parametrize("modalities", [("video", "audio", "text"), ("video",)])
+def test_failed_runs_are_shown_and_nothing_breaks(case: str, modalities: tuple[str, ...]) -> None:
+    failing = {run for run in FAILING[case] if run[1] in ("joint", "agm", *modalities)}
+    made = Made(parameters(modalities), failing=failing)
+    page, summary = report(), Path("reports/summary.txt").read_text()
+    assert not Page(page).open
+    assert "nan" not in re.sub("the loss is nan", "", seen(page) + summary).lower().split()
+    assert "NaN" not in Path("reports/metrics.json").read_text()
+    told = f"{len(failing)} of {3 * (2 + len(modalities))} runs failed." if failing else None
+    for text in (seen(page), summary):
+        assert ("runs failed." in text) == bool(failing)
+        assert told is None or told in text
+    commands = {f"agm {'train' if run[1] in ('joint', 'agm') else 'concept'} {' '.join(run)}" for run in failing}
+    assert set(read_json(Path("reports/report.json"))["failed"]) == commands
+    metrics = read_json(Path("reports/metrics.json"))["late_concat"]
+    for method in ("joint", "agm"):
+        assert metrics[method].get("failed", 0) == sum(run[1] == method for run in failing)
+        assert ("accuracy" in metrics[method]) == bool(made.accuracy(method))
+    rows = pl.read_parquet("reports/results.parquet").filter(metric="failed").iter_rows(named=True)
+    assert {(row["fusion"], row["method"] or row["concept"], str(row["seed"])) for row in rows} == failing
+
+
+def test_the_block_on_failed_runs_says_all_that_is_known() -> None:
+    Made(parameters(), failing={(*AGM, "1"), ("late_concat", "text", "0")})
+    page, summary = report(), Path("reports/summary.txt").read_text()
+    (block,) = re.findall(r'<section class="answer" id="failed">.*?</section>', page, re.DOTALL)
+    assert page.index(block) < page.index('class="verdict">Video'), "before any result"
+    for text in (seen(block), re.sub(" +", " ", summary)):
+        row = "late_concat agm 1 the loss is nan 2 7 32 clips: agm-0, agm-1, agm-2, agm-3, …"
+        assert f"{row} .cache/train/agm" in text
+        assert "late_concat text alone 0 the loss is nan 0 1 32 clips: text-0" in text
+        assert "`agm inspect agm-0`. runs/digits/late_concat/agm/seed-1/run.json lists them all" in text
+        assert "`agm train late_concat agm 1` goes on from there" in text
+    assert "failed" not in seen(page).split("Accuracy Each number")[0].replace(seen(block), "").split("Failed: ")[0]
+
+
+def test_many_failed_runs_are_folded() -> None:
+    failing = [FAILING["a method"], FAILING["everything"]]
+    pages = []
+    for each in failing:
+        Made(parameters(), failing=each)
+        pages.append(report())
+    assert ["<details open><summary>Which, where" in page for page in pages] == [True, False]
+
+
+def test_numbers_are_of_the_seeds_that_are_left_and_say_so() -> None:
+    made = Made(parameters(), shifted("agm", "video", 0.1), failing={(*AGM, "1")})
+    page = seen(report()).replace("\u00a0", " ")
+    accuracy, phi = made.accuracy("agm"), made.phi("agm", "video")
+    assert len(accuracy) == 2
+    half = stats.t.ppf(0.975, 1) * stats.sem(accuracy)
+    assert f"{np.mean(accuracy):.3f} ± {half:.3f} (2 of 3)" in page
+    base = [made.phi("joint", "video")[seed] for seed in (0, 2)]
+    change = f"{np.mean(np.subtract(phi, base)):+.3f} to joint, p {stats.ttest_rel(phi, base).pvalue:.3f} (2 of 3)"
+    assert change in page, "paired by the seeds that both have"
+    assert f"φ accuracy of video {np.mean(base):.3f} → {np.mean(phi):.3f} (" in page
+    assert "1 of 3 runs failed" in page, "beside the method's name"
+    assert "Failed: agm in 1 of 3 seeds. Their numbers are of the seeds that are left" in page
+    summary = Path("reports/summary.txt").read_text()
+    assert f"{np.mean(accuracy):.3f} ± {half:.3f} (2 of 3)" in summary and "(n of 3): over the n seeds" in summary
+
+
+def test_one_pair_is_no_test_and_none_no_difference() -> None:
+    made = Made(parameters(), shifted("agm", "video", 0.1), failing={(*JOINT, "0"), (*AGM, "2")})
+    base, phi = made.phi("joint", "video"), made.phi("agm", "video")
+    page = seen(report())
+    assert f"{phi[1] - base[0]:+.3f} to joint (1 of 3)" in page
+    assert re.search(r"φ accuracy of video 0\.\d{3} → 0\.\d{3} \(\+0\.\d{3}, one seed\)", page)
+    assert "agm makes no difference to it that 1 seed can show." in page
+    assert not re.search("paired p [=<]", page.replace("\u00a0", " ").split("agm: ")[1])
+    Made(parameters(), failing=FAILING["no seed of both"])
+    page = seen(report())
+    assert "to joint" not in page
+    assert "agm: not compared, because no seed has both its run and that of joint." in page
+
+
+def test_a_method_that_failed_in_every_seed_is_shown_as_failed() -> None:
+    Made(parameters(), failing=FAILING["a method"])
+    page, summary = report(), Path("reports/summary.txt").read_text()
+    assert verdict() == "Video is starved in joint training; agm failed in every seed."
+    assert re.search(r"agm +failed +failed +failed +– +– +– +0\n", summary)
+    assert re.search(r"φ in agm +failed +failed +failed\n", summary)
+    assert "agm (0 of 3)" in page, "in the figures"
+    assert "agm: " not in page, "no effect of it is told"
+
+
+def test_a_study_whose_baseline_failed_cannot_say_what_is_starved() -> None:
+    made = Made(parameters(), failing=FAILING["the baseline"])
+    page = report()
+    assert verdict() == "Every run of joint failed, so the study cannot say which modality is starved."
+    assert f"{np.mean(made.accuracy('agm')):.3f} ± " in page
+    assert "to joint" not in page
+
+
+def test_the_gap_is_of_seeds_that_have_both_networks() -> None:
+    made = Made(parameters(), failing={(*JOINT, "0"), ("late_concat", "video", "2")})
+    page = seen(report())
+    alone, base = made.alone("video"), made.phi("joint", "video")
+    said = f"φ accuracy of video is {base[0]:.3f}, against {alone[1]:.3f} of the network trained on it alone"
+    assert said in page
+    assert verdict().startswith("Video looks starved"), "one pair proves nothing"
+    assert read_json(Path("reports/metrics.json"))["late_concat"]["concepts"] == {"failed": 1}
+    found = read_json(Path("reports/metrics.json"))["late_concat"]["joint"]
+    assert found["starvation"] == pytest.approx(alone[1] - base[0], abs=5.1e-5)
+
+
+def test_what_is_not_known_is_not_called_well_fed() -> None:
+    def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
+        if cell[0] == "evaluate":
+            scores["splits"]["test"]["phi_accuracy"] = {name: ALONE[name] - 0.02 for name in ("video", "audio", "text")}
+
+    Made(parameters(), adjust, failing=FAILING["a concept"])
+    page, summary = report(), Path("reports/summary.txt").read_text()
+    assert page.count('failed<span class="note">video alone failed</span>') == 2, "why joint and agm have no d of video"
+    assert verdict() == (
+        "Of audio and text, none is starved in joint training. Of video nothing can be said: no seed has both joint "
+        "and the network trained on it alone, because runs failed."
+    )
+    assert re.search(r"network alone +failed +0\.", summary)
+    assert re.search(r"joint +failed +0\.\d\d\d ± 0\.\d\d\d +0\.", summary), "d of video"
+    found = read_json(Path("reports/metrics.json"))["late_concat"]["joint"]
+    assert {"accuracy", "d_audio", "d_text"} == set(found), "the largest gap is not known without that of video"
+
+
+def test_of_many_methods_one_that_failed_is_not_called_the_best() -> None:
+    def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
+        if cell[0] == "evaluate" and cell[2] == "agm_3":
+            for split in scores["splits"].values():
+                split["accuracy"] = 0.999
+
+    methods = FOUR | {"agm_4": {"name": "agm", "alpha": 2.0}}
+    Made(parameters(methods=methods), adjust)
+    assert "agm_3 the highest accuracy" in report()
+    Made(parameters(methods=methods), adjust, failing={("late_concat", "agm_3", "0")})
+    page = report()
+    assert "Of 4 methods that failed in no seed, " in page
+    assert "agm_3 the highest accuracy" not in page
+    assert "0.999 ± 0.000 (2 of 3)" in seen(page)
+
+
+def test_curves_and_kappa_are_of_runs_that_did_not_fail() -> None:
+    made = Made(parameters(), failing={(*AGM, "1")})
+    study = collect(made.params, made.content)
+    left = dataclasses.replace(study, runs=tuple(run for run in study.runs if not run.failed))
+    assert figures.curve_panels(study, "late_concat") == figures.curve_panels(left, "late_concat")
+    assert figures.kappa_panels(study, "late_concat") == figures.kappa_panels(left, "late_concat")
+    assert "mean over 3 seeds, without the runs that failed" in report()
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

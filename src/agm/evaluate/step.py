@@ -8,6 +8,10 @@ mono-modal concepts of the same fusion and seed. Writes, below evaluations/<data
                        method's run the competition strength d_m of each modality with its bootstrap interval
 
 The ridge regression behind d_m is fitted on the validation split and read on the test split.
+
+A run that failed is not scored: `failed` says what is known of it, `splits` and `competition` are empty, and so is the
+table of predictions. So is one whose outputs are not finite. Where a concept failed, d of its modality is null, with
+the reason.
 """
 
 from dataclasses import asdict
@@ -30,6 +34,7 @@ from agm.methods import build_method
 from agm.metrics.classification import accuracy, classification_summary
 from agm.metrics.competition import competition_strength
 from agm.models import build_concept, build_joint
+from agm.progress import say
 from agm.shard.stream import Shards
 
 SPLITS = ("val", "test")
@@ -42,16 +47,21 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     trained = graph.job("concept" if is_concept else "train", *job.cell)
     record = _finished(trained)
     shards = Shards.open(graph.data)
-    predictions = _predict(params, trained, shards)
-    write_parquet(job.outputs[0], _table(predictions))
+    predictions = {} if record["failed"] else _predict(params, trained, shards)
+    if failed := record["failed"] or _not_finite(predictions):
+        say(f"{job.command}: not scored, because the run failed: {failed['what']}")
+        predictions = {}
+    modalities = [] if is_concept else params.study.modalities
+    write_parquet(job.outputs[0], _table(predictions) if predictions else _no_predictions(shards, modalities))
     summary = {
         "run": record["run"],
         "selected_epoch": record["selected_epoch"],
+        "failed": failed,
         "splits": {split: _summary(one, shards.classes) for split, one in predictions.items()},
         "sha256": checksums(job.index.parent, [path.name for path in job.outputs]),
     }
     if not is_concept:
-        summary["competition"] = _competition(params, graph, job, predictions)
+        summary["competition"] = _competition(params, graph, job, predictions) if predictions else {}
     return summary
 
 
@@ -81,6 +91,18 @@ def _predict(params: Params, trained: Job, shards: Shards) -> dict[str, Predicti
     return {split: predict(model, shards, split, params.evaluation.batch_size, device) for split in SPLITS}
 
 
+def _not_finite(predictions: dict[str, Predictions]) -> dict[str, Any] | None:
+    """The failure of a run that was trained to its end and answers a clip with NaN or infinity; None for any other."""
+    for split, one in predictions.items():
+        for values in (one.logits, one.fused, *one.responses.values()):
+            finite = np.isfinite(values).all(axis=1)
+            if not finite.all():
+                clips = [clip for clip, good in zip(one.clip_ids, finite, strict=True) if not good]
+                what = f"an output on the {split} split is not finite"
+                return {"what": what, "epoch": None, "step": None, "batch": clips, "checkpoint": None}
+    return None
+
+
 def _summary(one: Predictions, classes: list[str]) -> dict[str, Any]:
     summary = classification_summary(one.logits, one.labels, classes)
     if one.responses:
@@ -103,13 +125,23 @@ def _table(predictions: dict[str, Predictions]) -> pl.DataFrame:
     )
 
 
+def _no_predictions(shards: Shards, modalities: list[str]) -> pl.DataFrame:
+    """The table of a run that failed: the columns of any other, and no rows."""
+    scores = pl.Array(pl.Float32, len(shards.classes))
+    phis = [f"phi_{name}" for name in modalities if len(modalities) > 1]
+    columns = {"clip_id": pl.String, "split": pl.String, "label": pl.Int64, "logits": scores}
+    return pl.DataFrame(schema=columns | dict.fromkeys(phis, scores))
+
+
 def _competition(params: Params, graph: Graph, job: Job, predictions: dict[str, Predictions]) -> dict[str, Any]:
     fusion, _, seed = job.cell
     settings = params.evaluation
     strengths = {}
     for modality in params.study.modalities:
         concept = graph.job("evaluate_concept", fusion, modality, seed)
-        _finished(concept)
+        if failed := _finished(concept)["failed"]:
+            strengths[modality] = {"d": None, "why": f"`agm concept {' '.join(concept.cell)}` failed: {failed['what']}"}
+            continue
         outputs = _concept_outputs(concept.outputs[0], predictions, settings.outputs)
         pairs = {split: (predictions[split].fused, outputs[split]) for split in SPLITS}
         strength = competition_strength(

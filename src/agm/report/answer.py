@@ -3,6 +3,9 @@
 A modality is called starved when the accuracy of its response φ_m in joint training lies at least `STARVED` below the
 accuracy of the network trained on it alone, and the interval of that gap excludes zero. With a gap of that size but
 too few seeds to tell, it 'looks' starved. That none is starved is said only where every interval ends below `STARVED`.
+
+Where runs failed, numbers that are set against each other are of the seeds that all of them have, and what is left
+without such seeds is not judged.
 """
 
 from collections.abc import Iterator
@@ -10,8 +13,8 @@ from dataclasses import dataclass
 
 from agm.metrics.intervals import Difference
 from agm.report.collect import Study
-from agm.report.results import Results
-from agm.report.text import count, evidence, number, percent, sentence, several
+from agm.report.results import Results, Values, shared
+from agm.report.text import count, evidence, number, over, percent, sentence, several
 
 STARVED = 0.10
 FEW_SEEDS = 5
@@ -43,21 +46,34 @@ class _Story:
         self.study, self.results, self.fusion, self.baseline = study, results, fusion, baseline
         self.modalities = study.params.study.modalities
         self.methods = [name for name in study.params.study.compared if name != baseline]
-        self.gaps = {name: results.gap(fusion, baseline, name) for name in self.modalities}
+        found = {name: results.gap(fusion, baseline, name) for name in self.modalities}
+        self.gaps = {name: gap for name, gap in found.items() if gap is not None}
+        self.unknown = [name for name in self.modalities if name not in self.gaps]
         self.starved = [name for name, gap in self.gaps.items() if gap.mean >= STARVED]
-        self.target = max(self.gaps, key=lambda name: self.gaps[name].mean)
+        self.target = max(self.gaps, key=lambda name: self.gaps[name].mean, default=None)
 
     def answer(self) -> Answer:
         compared = (self._starvation(), self._competition()) if len(self.modalities) > 1 else ()
-        return Answer(self.fusion, self._verdict(), (*compared, *self._effects()))
+        told = filter(None, [self._failures(), *compared, *self._effects()])
+        return Answer(self.fusion, self._verdict(), tuple(told))
 
     # --- the verdict ---
 
     def _verdict(self) -> str:
         if len(self.modalities) == 1:
             return "There is a single modality: nothing competes with it, so it cannot be starved."
-        if not self.starved:
-            return self._none_starved()
+        if not self.results.method(self.fusion, self.baseline, "accuracy"):
+            return f"Every run of {self.baseline} failed, so the study cannot say which modality is starved."
+        known = self._starved() if self.starved else self._none_starved() if self.gaps else None
+        return " ".join(filter(None, [known, self._not_judged()]))
+
+    def _not_judged(self) -> str | None:
+        if not self.unknown:
+            return None
+        needed = f"no seed has both {self.baseline} and the network trained on it alone, because runs failed"
+        return f"Of {several(self.unknown)} nothing can be said: {needed}."
+
+    def _starved(self) -> str:
         sure = all(_certain(self.gaps[name]) for name in self.starved)
         one = len(self.starved) == 1
         verb = ("is" if one else "are") if sure else ("looks" if one else "look")
@@ -68,33 +84,57 @@ class _Story:
 
     def _none_starved(self) -> str:
         """Not seeing a gap is not the same as excluding one."""
+        judged = f"Of {several(list(self.gaps))}, none" if self.unknown else "No modality"
         if all(gap.high is not None and gap.high < STARVED for gap in self.gaps.values()):
-            return "No modality is starved in joint training."
+            return f"{judged} is starved in joint training."
         seeds = count(self.gaps[self.target].n, "seed")
-        return f"No modality is seen to be starved in joint training, but {seeds} cannot exclude it."
+        return f"{judged} is seen to be starved in joint training, but {seeds} cannot exclude it."
 
     def _in_short(self, method: str) -> str:
         """What a method does for the most starved modality, in a few words."""
-        gain = self._difference(method, "phi_accuracy", self.target)
-        left = self.results.gap(self.fusion, method, self.target).mean
+        phi, base = (self._values(name, "phi_accuracy", self.target) for name in (method, self.baseline))
+        if not phi:
+            return "failed in every seed"
+        phi, base, alone = shared(phi, base, self.results.alone(self.fusion, self.target))
+        if not phi:
+            return "cannot be judged, because runs failed"
+        gain, left = self.results.difference(phi, base), self.results.difference(alone, phi).mean
         called = "it" if len(self.starved) == 1 else self.target
+        seeds = over(gain.n, self.results.seeds)
         if not self._real(gain):
             return f"makes no difference to {called} that {count(gain.n, 'seed')} can show"
         if gain.mean < 0:
-            return f"starves {called} further"
+            return f"starves {called} further{seeds}"
         if left < STARVED:
-            return f"feeds {called}"
-        return f"gives {called} back {100 * gain.mean / (gain.mean + left):.0f} % of the gap"
+            return f"feeds {called}{seeds}"
+        return f"gives {called} back {100 * gain.mean / (gain.mean + left):.0f} % of the gap{seeds}"
 
     # --- the evidence ---
 
-    def _starvation(self) -> str:
+    def _failures(self) -> str | None:
+        """Who fails does not look better by it: what the numbers leave out is said with them."""
+        lost = {name: self._lost(method=name) for name in self.study.params.study.compared}
+        lost |= {f"{name} alone": self._lost(concept=name) for name in self.modalities}
+        if not any(lost.values()):
+            return None
+        seeds = count(self.results.seeds, "seed")
+        failed = [f"{name} in {amount} of {seeds}" for name, amount in lost.items() if amount]
+        return f"Failed: {several(failed)}. Their numbers are of the seeds that are left, which may flatter them."
+
+    def _lost(self, **which: str) -> int:
+        """How many seeds of a method or concept failed."""
+        return self.results.seeds - len(self.study.sound(self.fusion, **which))
+
+    def _starvation(self) -> str | None:
+        if self.target is None:
+            return None
         gap = self.gaps[self.target]
+        judged = " that can be judged" if self.unknown else ""
         details = f"{self._against(self.target)} (gap {evidence(gap, self.results.confidence)})"
         if not self.starved:
             return (
-                f"In {self.baseline}, no φ accuracy lies {number(STARVED, 2)} or more below what a network reaches on "
-                f"the modality alone. The largest gap: {details}."
+                f"In {self.baseline}, no φ accuracy{judged} lies {number(STARVED, 2)} or more below what a network "
+                f"reaches on the modality alone. The largest gap: {details}."
             )
         others = [self._against(name) for name in self.starved if name != self.target]
         also = f" Also below: {several(others)}." if others else ""
@@ -102,47 +142,61 @@ class _Story:
         return f"In {self.baseline}, {details}.{doubt}{also}"
 
     def _against(self, modality: str) -> str:
-        phi = self._mean(self.baseline, "phi_accuracy", modality)
-        alone = self.results.mean(self.results.alone(self.fusion, modality)).mean
-        return f"φ accuracy of {modality} is {number(phi)}, against {number(alone)} of the network trained on it alone"
+        values = self._values(self.baseline, "phi_accuracy", modality), self.results.alone(self.fusion, modality)
+        phi, alone = (number(self.results.mean(each).mean) for each in shared(*values))
+        return f"φ accuracy of {modality} is {phi}, against {alone} of the network trained on it alone"
 
-    def _competition(self) -> str:
-        """Whether the second measure of the same thing agrees."""
-        strengths = {name: self._mean(self.baseline, "d", name) for name in self.modalities}
+    def _competition(self) -> str | None:
+        """Whether the second measure of the same thing agrees; None where failed runs leave some of it unknown."""
+        values = shared(*(self._values(self.baseline, "d", name) for name in self.modalities))
+        if not values[0]:
+            return None
+        means = (self.results.mean(each).mean for each in values)
+        strengths = dict(zip(self.modalities, means, strict=True))
         first = max(strengths, key=lambda name: strengths[name])
         rest = several([f"{name} {number(value)}" for name, value in strengths.items() if name != first])
         agrees = "" if not self.starved else " agrees: it" if first == self.target else " does not agree: it"
-        return f"Competition strength d{agrees} is highest for {first}, {number(strengths[first])} ({rest})."
+        seeds = over(len(values[0]), self.results.seeds)
+        return f"Competition strength d{seeds}{agrees} is highest for {first}, {number(strengths[first])} ({rest})."
 
     def _effects(self) -> Iterator[str]:
         """What modulation changes: method by method, or of many methods the best, with a warning."""
         told = self.methods
         if len(told) > TOLD_APART:
-            fed, right = self._best("phi_accuracy", self.target), self._best("accuracy")
-            told = list(dict.fromkeys([fed, right]))
+            told = [name for name in told if not self._lost(method=name)]
+        if len(told) > TOLD_APART and self.target:
+            fed, right = self._best(told, "phi_accuracy", self.target), self._best(told, "accuracy")
+            whole = "" if told == self.methods else " that failed in no seed"
             yield (
-                f"Of {len(self.methods)} methods, {fed} has the highest φ accuracy of {self.target} and {right} the "
+                f"Of {len(told)} methods{whole}, {fed} has the highest φ accuracy of {self.target} and {right} the "
                 "highest accuracy. The best of many, picked afterwards, looks better than it is."
             )
+            told = list(dict.fromkeys([fed, right]))
         for method in told:
-            phi = self._change(method, "phi_accuracy", self.target)
-            yield f"{method}: φ accuracy of {self.target} {phi}; accuracy {self._change(method, 'accuracy')}."
+            if self._values(self.baseline, "accuracy") and self._values(method, "accuracy"):
+                yield f"{method}: {self._changes(method)}."
 
-    def _best(self, metric: str, modality: str | None = None) -> str:
-        return max(self.methods, key=lambda method: self._mean(method, metric, modality))
+    def _changes(self, method: str) -> str:
+        if self.results.to_baseline(self.fusion, method, "accuracy") is None:
+            return f"not compared, because no seed has both its run and that of {self.baseline}"
+        phi = (
+            f"φ accuracy of {self.target} {self._change(method, 'phi_accuracy', self.target)}; " if self.target else ""
+        )
+        return f"{phi}accuracy {self._change(method, 'accuracy')}"
+
+    def _best(self, methods: list[str], metric: str, modality: str | None = None) -> str:
+        """The method with the highest mean; `methods` have it in every seed."""
+        return max(methods, key=lambda method: self.results.mean(self._values(method, metric, modality)).mean)
 
     def _change(self, method: str, metric: str, modality: str | None = None) -> str:
-        before, after = (self._mean(name, metric, modality) for name in (self.baseline, method))
-        difference = self._difference(method, metric, modality)
+        before, after = shared(*(self._values(name, metric, modality) for name in (self.baseline, method)))
+        difference = self.results.difference(after, before)
+        means = (number(self.results.mean(values).mean) for values in (before, after))
         chance = "" if self._real(difference) or difference.n == 1 else "; chance is not excluded"
-        return f"{number(before)} → {number(after)} ({evidence(difference, self.results.confidence)}{chance})"
+        return f"{' → '.join(means)} ({evidence(difference, self.results.confidence)}{chance})"
 
-    def _mean(self, method: str, metric: str, modality: str | None = None) -> float:
-        return self.results.mean(self.results.method(self.fusion, method, metric, modality)).mean
-
-    def _difference(self, method: str, metric: str, modality: str | None = None) -> Difference:
-        reference = self.results.method(self.fusion, self.baseline, metric, modality)
-        return self.results.difference(self.results.method(self.fusion, method, metric, modality), reference)
+    def _values(self, method: str, metric: str, modality: str | None = None) -> Values:
+        return self.results.method(self.fusion, method, metric, modality)
 
     def _real(self, difference: Difference) -> bool:
         return difference.p is not None and difference.p < 1 - self.results.confidence
@@ -164,7 +218,8 @@ def power(study: Study) -> str:
     if seeds == 1:
         return "One seed gives no interval and no test: a difference of a few points may be chance. Add seeds."
     confidence = percent(study.params.evaluation.confidence)
-    text = f"Every figure is a mean over {seeds} seeds; intervals are {confidence} t intervals."
+    left = ", or those of them that did not fail" if study.failed else ""
+    text = f"Every figure is a mean over {seeds} seeds{left}; intervals are {confidence} t intervals."
     if seeds < FEW_SEEDS:
         text += " So few seeds have little power: an effect that does not show may still be there."
     if study.baseline and methods > 2:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -9,7 +10,7 @@ import polars as pl
 from agm import config, provenance
 from agm.config import Params
 from agm.errors import AgmError, listed
-from agm.files import read_json, verify
+from agm.files import read_index, read_json
 from agm.graph import Graph, Job
 
 RESULTS = ("inspect", "concept", "evaluate_concept", "train", "evaluate")
@@ -27,6 +28,8 @@ class Run:
         record: content of run.json.
         history: one row per epoch.
         evaluation: content of evaluation.json.
+        command: that trains it.
+        folder: where the run lies.
     """
 
     fusion: str
@@ -36,6 +39,13 @@ class Run:
     record: dict[str, Any]
     history: pl.DataFrame
     evaluation: dict[str, Any]
+    command: str
+    folder: Path
+
+    @property
+    def failed(self) -> dict[str, Any] | None:
+        """What is known of a run that failed; None for one that did not."""
+        return self.evaluation["failed"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,15 @@ class Study:
         wanted = (fusion, method, concept)
         return [run for run in self.runs if (run.fusion, run.method, run.concept) == wanted]
 
+    def sound(self, fusion: str, method: str | None = None, concept: str | None = None) -> list[Run]:
+        """Those that did not fail."""
+        return [run for run in self.of(fusion, method, concept) if not run.failed]
+
+    @property
+    def failed(self) -> list[Run]:
+        """All runs that failed."""
+        return [run for run in self.runs if run.failed]
+
 
 def collect(params: Params, content: dict[str, Any]) -> Study:
     """Read every cell of the study.
@@ -82,8 +101,8 @@ def collect(params: Params, content: dict[str, Any]) -> Study:
         params=params,
         runs=tuple(_runs(graph)),
         manifest=read_json(graph.job("ingest").index, "agm ingest"),
-        shards=read_json(shard.index, shard.command),
-        inspection=read_json(inspect.index, inspect.command),
+        shards=read_index(shard.index, shard.command),
+        inspection=read_index(inspect.index, inspect.command, "contact_sheet.png"),
         sheet=(graph.data / "contact_sheet.png").read_bytes(),
         quarantine=_parquet(graph.data / "quarantine.parquet", shard),
     )
@@ -129,9 +148,8 @@ def _runs(graph: Graph) -> Iterator[Run]:
 
 
 def _run(run: Job, evaluation: Job, method: str | None = None, concept: str | None = None) -> Run:
-    record = read_json(run.index, run.command)
     name = "history.parquet"
-    verify(run.index.parent, {name: record["sha256"][name]}, run.command)
+    record = read_index(run.index, run.command, name)
     return Run(
         fusion=run.cell[0],
         method=method,
@@ -140,6 +158,8 @@ def _run(run: Job, evaluation: Job, method: str | None = None, concept: str | No
         record=record,
         history=_parquet(run.index.parent / name, run),
         evaluation=read_json(evaluation.index, evaluation.command),
+        command=run.command,
+        folder=run.index.parent,
     )
 
 

@@ -76,10 +76,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Dot:
-    """A method in a dot plot: each seed's value, their mean and its interval."""
+    """A method in a dot plot: each seed's value, their mean and its interval, None for no seed; what to add to its
+    name."""
 
     values: Sequence[float]
-    mean: Interval
+    mean: Interval | None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def lines(methods: Sequence[str]) -> dict[str, Line]:
 def dots(
     title: str, scope: str, rows: Mapping[str, Dot], limits: tuple[float, float], alone: Interval | None = None
 ) -> Panel:
-    """One row per method: a dot at the mean, a line over its interval, a tick for every seed.
+    """One row per method: a dot at the mean, a line over its interval, a tick for every seed; an empty row for none.
 
     Args:
         scope: tells apart the panels of a page that have the same title.
@@ -116,12 +118,14 @@ def dots(
         if alone is not None:
             _reference(axes, alone)
         for place, ((_, dot), line) in enumerate(zip(rows.items(), lines(list(rows)).values(), strict=True)):
+            if dot.mean is None:
+                continue
             axes.plot(dot.values, [place] * len(dot.values), "|", color=line.colour, markersize=7, alpha=0.6)
             if dot.mean.low is not None:
                 axes.plot([dot.mean.low, dot.mean.high], [place, place], color=line.colour)
             axes.plot([dot.mean.mean], [place], "o", color=line.colour, markersize=6)
         axes.set(xlim=limits, ylim=(len(rows) - 0.4, -0.6))
-        axes.set_yticks(range(len(rows)), list(rows), color=INK)
+        axes.set_yticks(range(len(rows)), [f"{method}{dot.note}" for method, dot in rows.items()], color=INK)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         return Panel(title, _svg(figure, f"{scope} {title}"))

@@ -7,6 +7,7 @@ import polars as pl
 from agm.report.collect import Run, Study
 from agm.report.drawing import Curve, Dot, Panel, curves, dots, histogram, log_curves
 from agm.report.results import Results
+from agm.report.text import of_all
 
 SHARES = (0.0, 1.02)
 """Axis of everything that is an accuracy over epochs, so that panels can be compared."""
@@ -19,7 +20,7 @@ def phi_panels(study: Study, results: Results, fusion: str) -> list[Panel]:
     alone = {name: results.alone(fusion, name) for name in names}
     values = [value for name in names for dot in rows[name].values() for value in dot.values]
     values += [value for name in names for value in alone[name].values()]
-    limits = (max(0.0, min(values) - 0.08), min(1.02, max(values) + 0.08))
+    limits = (max(0.0, min(values) - 0.08), min(1.02, max(values) + 0.08)) if values else SHARES
     return [dots(f"φ accuracy of {name}", fusion, rows[name], limits, results.mean(alone[name])) for name in names]
 
 
@@ -27,19 +28,24 @@ def competition_panels(study: Study, results: Results, fusion: str) -> list[Pane
     """Competition strength of each modality by method."""
     names = study.params.study.modalities
     rows = {name: _dots(study, results, fusion, "d", name) for name in names}
-    most = max(value for name in names for dot in rows[name].values() for value in dot.values)
+    most = max((value for name in names for dot in rows[name].values() for value in dot.values), default=0.0)
     return [dots(f"d of {name}", fusion, rows[name], (0.0, 1.15 * most or 1.0)) for name in names]
 
 
 def curve_panels(study: Study, fusion: str) -> list[Panel]:
-    """Loss, accuracy and φ accuracy over the epochs: mean over seeds, band from the lowest to the highest seed."""
+    """Loss, accuracy and φ accuracy over the epochs: mean over seeds, band from the lowest to the highest seed.
+
+    Without runs that failed: where one ends early, the mean would go on over other seeds.
+    """
     names = study.params.study
     # The φ of an only modality is the whole output: the history does not repeat it.
     phis = {name: f"val_phi_{name}" if len(names.modalities) > 1 else "val_accuracy" for name in names.modalities}
 
     def panel(title: str, column: str, limits: tuple[float, float] | None = None, alone: str | None = None) -> Panel:
-        found = {method: _over_seeds(study.of(fusion, method=method), column) for method in names.compared}
-        reference = _over_seeds(study.of(fusion, concept=alone), "val_accuracy") if alone else None
+        runs = {method: study.sound(fusion, method=method) for method in names.compared}
+        found = {method: _over_seeds(each, column) for method, each in runs.items() if each}
+        concepts = study.sound(fusion, concept=alone) if alone else []
+        reference = _over_seeds(concepts, "val_accuracy") if concepts else None
         return curves(title, fusion, found, names.compared, limits, reference)
 
     return [
@@ -60,7 +66,7 @@ def kappa_panels(study: Study, fusion: str) -> list[Panel]:
         modality: {
             method: _kappa(runs, modality)
             for method in names.compared
-            if f"kappa_{modality}" in (runs := study.of(fusion, method=method))[0].history.columns
+            if (runs := study.sound(fusion, method=method)) and f"kappa_{modality}" in runs[0].history.columns
         }
         for modality in names.modalities
     }
@@ -80,7 +86,10 @@ def duration_panels(study: Study) -> list[Panel]:
 
 def _dots(study: Study, results: Results, fusion: str, metric: str, modality: str) -> dict[str, Dot]:
     found = {method: results.method(fusion, method, metric, modality) for method in study.params.study.compared}
-    return {method: Dot(list(values.values()), results.mean(values)) for method, values in found.items()}
+    return {
+        method: Dot(list(values.values()), results.mean(values), of_all(len(values), results.seeds))
+        for method, values in found.items()
+    }
 
 
 def _over_seeds(runs: list[Run], column: str) -> Curve:

@@ -11,12 +11,15 @@ from agm.report import environment, figures, tables
 from agm.report.answer import STARVED, Answer, caution, power
 from agm.report.collect import Study
 from agm.report.drawing import ALONE, lines
+from agm.report.failures import failures
 from agm.report.results import Results
 from agm.report.text import count, percent, sentence
 
 FOLDER = Path(__file__).parent
 SHOWN_REASONS = 20
 SHOWN_CLIPS = 50
+FEW_FAILURES = 10
+"""Of more, the table starts folded."""
 MANY_CLASSES = 30
 """Above so many, the tables with a row per class start folded."""
 
@@ -33,6 +36,7 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
     loader.filters |= {"count": count, "sentence": sentence}
     names, alpha = study.params.study, study.params.evaluation.ridge_alpha
     fusions = [_fusion(study, results, each) for each in answers]
+    without = ", without the runs that failed" if study.failed else ""
     return loader.get_template("page.html.j2").render(
         css=(FOLDER / "style.css").read_text(encoding="utf-8"),
         params=study.params,
@@ -41,10 +45,12 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
         starved=STARVED,
         power=power(study),
         caution=caution(study),
+        failures=failures(study),
+        few=FEW_FAILURES,
         intro=tables.intro(study),
         confidence=percent(study.params.evaluation.confidence),
         selection={"accuracy": "highest accuracy", "loss": "lowest loss"}[study.params.trainer.select],
-        seeds=count(len(names.seeds), "seed"),
+        seeds=count(len(names.seeds), "seed") + without,
         penalty="chosen by leave-one-out" if alpha is None else f"{alpha:g}",
         used=sum(split["rows"] for split in study.shards["splits"].values()),
         many=MANY_CLASSES,

@@ -1,6 +1,7 @@
 """Every number of the study in one long table, and what several seeds make of it.
 
-The page, `metrics.json` and the printed tables all take their numbers from here.
+A run that failed has no numbers: a mean is over the seeds that are there, a difference over those that both sides
+have. The page, `metrics.json` and the printed tables all take their numbers from here.
 """
 
 from collections.abc import Iterator
@@ -25,8 +26,9 @@ SCHEMA = {
 }
 OF_CLASS = ("clips", "precision", "recall", "f1")
 OF_COMPETITION = {"d": "d", "low": "d_low", "high": "d_high", "rank": "d_rank", "alpha": "d_penalty"}
+FAILED = "failed"
 Values = dict[int, float]
-"""A number per seed."""
+"""A number per seed; seeds whose run failed are not there."""
 
 
 def tidy(study: Study) -> pl.DataFrame:
@@ -34,7 +36,8 @@ def tidy(study: Study) -> pl.DataFrame:
 
     Returns:
         The columns of `SCHEMA`, in the order of the study. `method` or `concept` is null, according to what was
-        trained; `modality` and `class` are null where the number is about all of them.
+        trained; `modality` and `class` are null where the number is about all of them. A run that failed has one
+        row, without a split: the metric `failed`, 1.
     """
     rows = [
         (study.params.dataset.name, run.fusion, run.method, run.concept, run.seed, *number)
@@ -44,8 +47,10 @@ def tidy(study: Study) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def _numbers(run: Run) -> Iterator[tuple[str, str, str | None, str | None, float]]:
+def _numbers(run: Run) -> Iterator[tuple[str | None, str, str | None, str | None, float]]:
     """Split, metric, modality, class, value."""
+    if run.failed:
+        yield None, FAILED, None, None, 1.0
     for split, scores in run.evaluation["splits"].items():
         yield split, "accuracy", None, None, scores["accuracy"]
         yield split, "macro_f1", None, None, scores["macro_f1"]
@@ -56,7 +61,8 @@ def _numbers(run: Run) -> Iterator[tuple[str, str, str | None, str | None, float
             for metric in OF_CLASS:
                 yield split, metric, None, row["class"], row[metric]
     for modality, strength in run.evaluation.get("competition", {}).items():
-        for name, metric in OF_COMPETITION.items():
+        # Without the network trained on the modality alone there is no d.
+        for name, metric in OF_COMPETITION.items() if strength["d"] is not None else ():
             yield "test", metric, modality, None, strength[name]
 
 
@@ -69,16 +75,21 @@ def _phis(run: Run, scores: dict[str, Any]) -> dict[str, float]:
 class Results:
     """Look-up and aggregation over seeds in the long table's test split.
 
-    A look-up of what the study does not have is a KeyError.
+    A look-up of what no run has is empty, and so is what follows from it: None.
+
+    Attributes:
+        baseline: the method that others are compared with, or None.
+        confidence: of every interval.
+        seeds: how many the study has; a number is over so many unless it says less.
 
     Args:
         table: as `tidy` makes it.
-        baseline: the method that others are compared with, or None.
-        confidence: of every interval.
+        study: that it was made from.
     """
 
-    def __init__(self, table: pl.DataFrame, baseline: str | None, confidence: float) -> None:
-        self.baseline, self.confidence = baseline, confidence
+    def __init__(self, table: pl.DataFrame, study: Study) -> None:
+        self.baseline, self.confidence = study.baseline, study.params.evaluation.confidence
+        self.seeds = len(study.params.study.seeds)
         self._values: dict[tuple[Any, ...], Values] = {}
         for row in table.filter(pl.col("split") == "test").iter_rows(named=True):
             key = (row["fusion"], row["method"], row["concept"], row["metric"], row["modality"], row["class"])
@@ -88,31 +99,40 @@ class Results:
         self, fusion: str, method: str, metric: str, modality: str | None = None, label: str | None = None
     ) -> Values:
         """A method's numbers by seed."""
-        return self._values[fusion, method, None, metric, modality, label]
+        return self._values.get((fusion, method, None, metric, modality, label), {})
 
     def alone(self, fusion: str, modality: str) -> Values:
         """Accuracy by seed of the network trained on `modality` alone (the mono-modal concept)."""
-        return self._values[fusion, None, modality, "accuracy", None, None]
+        return self._values.get((fusion, None, modality, "accuracy", None, None), {})
 
-    def mean(self, values: Values) -> Interval:
-        """Mean over seeds."""
-        return mean_interval(list(values.values()), self.confidence)
+    def mean(self, values: Values) -> Interval | None:
+        """Mean over the seeds that there are; None for none."""
+        return mean_interval(list(values.values()), self.confidence) if values else None
 
-    def difference(self, values: Values, reference: Values) -> Difference:
-        """`values` − `reference`, paired by seed: the same data order and initialisation."""
-        pairs = zip(*((values[seed], reference[seed]) for seed in values), strict=True)
-        return paired_difference(*map(list, pairs), self.confidence)
+    def difference(self, values: Values, reference: Values) -> Difference | None:
+        """`values` − `reference`, paired by seed: the same data order and initialisation; None where no seed has both.
+
+        Only the seeds that both have are compared: the others would not be pairs.
+        """
+        values, reference = shared(values, reference)
+        return paired_difference(list(values.values()), list(reference.values()), self.confidence) if values else None
 
     def to_baseline(self, fusion: str, method: str, metric: str, modality: str | None = None) -> Difference | None:
-        """A method's difference to the baseline; None for the baseline itself, or where the study has none."""
+        """A method's difference to the baseline; None for the baseline itself, or where no seed has both."""
         if self.baseline is None or method == self.baseline:
             return None
         reference = self.method(fusion, self.baseline, metric, modality)
         return self.difference(self.method(fusion, method, metric, modality), reference)
 
-    def gap(self, fusion: str, method: str, modality: str) -> Difference:
+    def gap(self, fusion: str, method: str, modality: str) -> Difference | None:
         """How far φ_m's accuracy lies below that of the network trained on m alone."""
         return self.difference(self.alone(fusion, modality), self.method(fusion, method, "phi_accuracy", modality))
+
+
+def shared(*several: Values) -> tuple[Values, ...]:
+    """The numbers of those seeds that all of `several` have, so that they can be compared."""
+    seeds = [seed for seed in several[0] if all(seed in values for values in several)]
+    return tuple({seed: values[seed] for seed in seeds} for values in several)
 
 
 def metrics(study: Study, results: Results) -> dict[str, Any]:
@@ -120,19 +140,31 @@ def metrics(study: Study, results: Results) -> dict[str, Any]:
 
     Returns:
         By fusion and method: `accuracy`; `starvation`, the largest distance over the modalities from the accuracy
-        alone down to φ_m's; and `d_<modality>`, the competition strength.
+        alone down to φ_m's; and `d_<modality>`, the competition strength. Where runs failed, `failed` says how many,
+        that of concepts under `concepts`; a number that too many failures leave unknown is not there.
     """
     names = study.params.study
-    return {
-        fusion: {method: _few(results, fusion, method, names.modalities) for method in names.compared}
-        for fusion in names.fusions
-    }
+    found = {}
+    for fusion in names.fusions:
+        found[fusion] = {
+            method: _few(results, fusion, method, names.modalities) | _failures(study.of(fusion, method=method))
+            for method in names.compared
+        }
+        if concepts := _failures([run for name in names.modalities for run in study.of(fusion, concept=name)]):
+            found[fusion]["concepts"] = concepts
+    return found
 
 
 def _few(results: Results, fusion: str, method: str, modalities: list[str]) -> dict[str, float]:
-    values = {
-        "accuracy": results.mean(results.method(fusion, method, "accuracy")).mean,
-        "starvation": max(results.gap(fusion, method, name).mean for name in modalities),
+    gaps = [results.gap(fusion, method, name) for name in modalities]
+    means = {
+        "accuracy": results.mean(results.method(fusion, method, "accuracy")),
+        "starvation": None if None in gaps else max(gaps, key=lambda gap: gap.mean),
+        **{f"d_{name}": results.mean(results.method(fusion, method, "d", name)) for name in modalities},
     }
-    values |= {f"d_{name}": results.mean(results.method(fusion, method, "d", name)).mean for name in modalities}
-    return {name: round(value, 4) for name, value in values.items()}
+    return {name: round(found.mean, 4) for name, found in means.items() if found is not None}
+
+
+def _failures(runs: list[Run]) -> dict[str, int]:
+    failed = sum(run.failed is not None for run in runs)
+    return {FAILED: failed} if failed else {}

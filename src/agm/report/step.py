@@ -13,7 +13,7 @@ parameters, code or data than params.yaml asks for. Writes
   reports/summary.txt       the answer and the tables of results for a terminal, which are also printed
 
 Every number on the page is a mean over seeds of the test split with a t interval, and is compared with joint training
-by a paired test.
+by a paired test. Runs that failed are listed first, with what is known of them; what is left of a study is reported.
 """
 
 from typing import Any
@@ -25,6 +25,7 @@ from agm.graph import Job
 from agm.report import tables
 from agm.report.answer import Answer, answer, caution
 from agm.report.collect import Study, collect
+from agm.report.failures import failures
 from agm.report.page import render
 from agm.report.results import Results, metrics, tidy
 
@@ -33,7 +34,8 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     """Write the outputs of `job`.
 
     Returns:
-        The verdict on every fusion, what leaks, the number of runs and clips behind it, the tables' checksums.
+        The verdict on every fusion, what leaks, the commands of the runs that failed, the number of runs and clips
+        behind it, the tables' checksums.
 
     Raises:
         AgmError: when a result is missing, damaged or not what params.yaml asks for.
@@ -41,7 +43,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     page, metrics_file, results_file, summary = job.outputs
     study = collect(params, config.read())
     table = tidy(study)
-    results = Results(table, study.baseline, params.evaluation.confidence)
+    results = Results(table, study)
     answers = [answer(study, results, fusion) for fusion in params.study.fusions]
     html = render(study, results, answers)
     write_parquet(results_file, table)
@@ -55,6 +57,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     return {
         "answers": {each.fusion: each.verdict for each in answers},
         "leaks": study.inspection["leaks"],
+        "failed": [run.command for run in study.failed],
         "runs": len(study.runs),
         "rejected": study.shards["rejected"],
         "sha256": checksums(page.parent, [metrics_file.name, results_file.name, summary.name]),
@@ -63,8 +66,10 @@ def run(params: Params, job: Job) -> dict[str, Any]:
 
 def plain(study: Study, results: Results, answers: list[Answer]) -> str:
     """The answer and the tables of results for a terminal."""
-    names, warning = study.params.study, caution(study)
+    names, warning, failed = study.params.study, caution(study), failures(study)
     blocks = [f"{study.params.dataset.name}, study {names.name}: {tables.intro(study)}"]
+    if failed:
+        blocks.append(failed.plain())
     for each in answers:
         blocks.append("\n".join(filter(None, [f"{each.fusion}: {each.verdict}", warning])))
         for table in (tables.accuracies, tables.monomodal, tables.competition):

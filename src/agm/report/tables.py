@@ -1,14 +1,14 @@
 """The report's tables: what stands in which row, ready to be shown on the page or printed as plain text."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from agm.metrics.intervals import Difference
 from agm.report.collect import Run, Study
-from agm.report.results import Results, Values
-from agm.report.text import NOTHING, compact, interval, number, p_value, percent, signed
+from agm.report.results import FAILED, Results, Values
+from agm.report.text import NOTHING, compact, count, interval, number, of_all, p_value, percent, signed
 from agm.tables import QUARANTINE, SPLITS
 
 
@@ -46,7 +46,7 @@ class Table:
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = (
             "  ".join(
-                cell.ljust(width) if not place else cell.rjust(width)
+                cell.ljust(width) if place in {0, *self.words} else cell.rjust(width)
                 for place, (cell, width) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
             for line in lines
@@ -65,8 +65,11 @@ def accuracies(study: Study, results: Results, fusion: str) -> Table:
         scores = results.method(fusion, method, "accuracy")
         row = [_mean(results, results.method(fusion, method, each)) for each in ("accuracy", "macro_f1", "weighted_f1")]
         if baseline:
-            row += _difference(results.to_baseline(fusion, method, "accuracy"))
-        name = Cell(f"{method} *" if changed else method, changed or "", method)
+            row += _difference(results, results.to_baseline(fusion, method, "accuracy"))
+        failed = results.seeds - len(scores)
+        lost = f"{failed} of {count(results.seeds, 'run')} failed" if failed else None
+        note = "\n".join(filter(None, [changed, lost]))
+        name = Cell(f"{method} *" if changed else method, note, method)
         rows.append((name, *row, Cell(str(len(scores)))))
     columns = ("method", "accuracy", "macro F1", "weighted F1", *against, "seeds")
     foot = f"* a network of its own. {'; '.join(own.values())}" if own else ""
@@ -91,8 +94,10 @@ def competition(study: Study, results: Results, fusion: str) -> Table:
     for method in study.params.study.compared:
         fields = []
         for name in names:
-            note = _to_baseline(results, results.to_baseline(fusion, method, "d", name))
-            fields.append(Cell(interval(results.mean(results.method(fusion, method, "d", name))), note))
+            change = _to_baseline(results, results.to_baseline(fusion, method, "d", name))
+            notes = filter(None, [change, _why_no_d(study, fusion, method, name)])
+            mean = _mean(results, results.method(fusion, method, "d", name))
+            fields.append(replace(mean, note="\n".join(notes)))
         rows.append((Cell(method, method=method), *fields))
     return Table(f"Competition strength d, {fusion}", ("method", *names), tuple(rows))
 
@@ -119,13 +124,13 @@ def runs(study: Study, fusion: str) -> Table:
 
 
 def _of_run(run: Run) -> Iterable[Cell]:
-    splits = run.evaluation["splits"]
+    splits, picked = run.evaluation["splits"], run.evaluation["selected_epoch"]
     yield Cell(str(run.seed))
     yield Cell(f"{run.record['parameters']:,}")
     yield Cell(str(run.record["epochs"]))
-    yield Cell(str(run.evaluation["selected_epoch"]))
+    yield Cell(NOTHING if picked < 0 else str(picked))
     for split in ("val", "test"):
-        yield Cell(number(splits[split]["accuracy"]))
+        yield Cell(FAILED if run.failed else number(splits[split]["accuracy"]))
 
 
 def kappa(study: Study, fusion: str) -> Table | None:
@@ -133,7 +138,7 @@ def kappa(study: Study, fusion: str) -> Table | None:
     names = study.params.study.modalities
     rows = []
     for method in study.params.study.compared:
-        runs = [run.history for run in study.of(fusion, method=method)]
+        runs = [run.history for run in study.sound(fusion, method=method)]
         if any(f"kappa_{name}" in history.columns for history in runs for name in names):
             rows.append((Cell(method, method=method), *(Cell(*_range(runs, name)) for name in names)))
     return Table(f"κ, {fusion}", ("method", *names), tuple(rows)) if rows else None
@@ -153,10 +158,11 @@ def classes(study: Study, results: Results, fusion: str) -> Table:
     rows = []
     for label in study.shards["classes"]:
         scores = [results.mean(results.method(fusion, method, "f1", label=label)) for method in methods]
-        fields = [Cell(number(f1.mean), shade=f1.mean) for f1 in scores]
+        fields = [Cell(FAILED) if f1 is None else Cell(number(f1.mean), shade=f1.mean) for f1 in scores]
         clips = study.shards["splits"]["test"]["labels"].get(label, 0)
         rows.append((Cell(label), Cell(f"{clips:,}"), *fields))
-    return Table(f"F1 per class, {fusion}", ("class", "test clips", *methods), tuple(rows))
+    called = [f"{method}{of_all(len(study.sound(fusion, method)), results.seeds)}" for method in methods]
+    return Table(f"F1 per class, {fusion}", ("class", "test clips", *called), tuple(rows))
 
 
 def clips(study: Study) -> Table:
@@ -207,33 +213,45 @@ def quarantined(study: Study, most: int) -> Table:
 
 
 def _mean(results: Results, values: Values) -> Cell:
-    return Cell(interval(results.mean(values)))
+    found = results.mean(values)
+    return Cell(FAILED if found is None else interval(found) + of_all(found.n, results.seeds))
 
 
-def _difference(found: Difference | None) -> list[Cell]:
+def _difference(results: Results, found: Difference | None) -> list[Cell]:
     if found is None:
         return [Cell(NOTHING)] * 3
     ends = NOTHING if found.low is None else f"{signed(found.low)} to {signed(found.high)}"
-    return [Cell(signed(found.mean)), Cell(ends), Cell(p_value(found.p))]
+    return [Cell(signed(found.mean) + of_all(found.n, results.seeds)), Cell(ends), Cell(p_value(found.p))]
 
 
 def _to_baseline(results: Results, found: Difference | None) -> str:
     if found is None:
         return ""
     test = f", p {p_value(found.p)}" if found.p is not None else ""
-    return f"{signed(found.mean)} to {results.baseline}{test}"
+    return f"{signed(found.mean)} to {results.baseline}{test}{of_all(found.n, results.seeds)}"
 
 
 def _phi(results: Results, fusion: str, method: str, modality: str) -> Cell:
-    gap = f"{signed(-results.gap(fusion, method, modality).mean)} to alone"
+    gap = results.gap(fusion, method, modality)
+    to_alone = "" if gap is None else f"{signed(-gap.mean)} to alone{of_all(gap.n, results.seeds)}"
     change = _to_baseline(results, results.to_baseline(fusion, method, "phi_accuracy", modality))
-    text = interval(results.mean(results.method(fusion, method, "phi_accuracy", modality)))
-    return Cell(text, "\n".join(filter(None, [gap, change])))
+    mean = _mean(results, results.method(fusion, method, "phi_accuracy", modality))
+    return replace(mean, note="\n".join(filter(None, [to_alone, change])))
+
+
+def _why_no_d(study: Study, fusion: str, method: str, modality: str) -> str:
+    """Why d is missing in some seeds that the method has: what it is compared with failed."""
+    have, alone = study.sound(fusion, method), study.sound(fusion, concept=modality)
+    missing = {run.seed for run in have} - {run.seed for run in alone}
+    return f"{modality} alone failed" if missing else ""
 
 
 def _strength(results: Results, fusion: str, method: str, seed: int, modality: str, classes: int) -> Cell:
     metrics = ("d", "d_low", "d_high", "d_rank", "d_penalty")
-    d, low, high, rank, penalty = (results.method(fusion, method, metric, modality)[seed] for metric in metrics)
+    found = [results.method(fusion, method, metric, modality).get(seed) for metric in metrics]
+    if None in found:
+        return Cell(FAILED)
+    d, low, high, rank, penalty = found
     return Cell(number(d), f"{number(low)} to {number(high)}, rank {round(rank)} of {classes}, ridge {penalty:.2g}")
 
 
@@ -242,4 +260,5 @@ def intro(study: Study) -> str:
     seeds, confidence = len(study.params.study.seeds), percent(study.params.evaluation.confidence)
     if seeds == 1:
         return "test split, a single seed: no interval"
-    return f"test split, mean ± {confidence} t interval over {seeds} seeds"
+    fewer = f"; (n of {seeds}): over the n seeds that did not fail, a difference over those that both sides have"
+    return f"test split, mean ± {confidence} t interval over {seeds} seeds{fewer if study.failed else ''}"

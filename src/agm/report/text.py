@@ -24,6 +24,16 @@ def interval(found: Interval) -> str:
     return number(found.mean) if found.half is None else f"{number(found.mean)} ± {number(found.half)}"
 
 
+def of_all(n: int, seeds: int) -> str:
+    """' (2 of 3)' behind a number over fewer seeds than the study has; nothing behind any other."""
+    return "" if n == seeds else f" ({n} of {seeds})"
+
+
+def over(n: int, seeds: int) -> str:
+    """The same in words: ' (over 2 of 3 seeds)'."""
+    return "" if n == seeds else f" (over {n} of {count(seeds, 'seed')})"
+
+
 def p_value(p: float | None) -> str:
     """A p-value, never as zero."""
     if p is None:
