@@ -25,13 +25,10 @@ def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GRO
     if not (groups / "config.yaml").exists():
         raise AgmError("There are no Hydra groups", where=groups.absolute(), fix="run from the project's root")
     with replacing(target) as temporary:
-        # DVC picks the format by the suffix.
-        draft = temporary.with_suffix(".yaml")
         try:
-            compose_and_dump(str(draft), str(groups.absolute()), None, "config", "", overrides)
+            compose_and_dump(str(temporary), str(groups.absolute()), None, "config", "", overrides)
             said = " ".join(["agm compose", *overrides])
-            methods.check(check(read(draft), said), said)
-            draft.replace(temporary)
+            methods.check(check(read(temporary), said), said)
         except (HydraException, OmegaConfBaseException) as error:
             cause = f"{error}" if error.__cause__ is None else f"{error}: {error.__cause__}"
             raise AgmError(
@@ -39,5 +36,3 @@ def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GRO
                 where=" ".join(overrides),
                 fix="see the folders of params/",
             ) from None
-        finally:
-            draft.unlink(missing_ok=True)

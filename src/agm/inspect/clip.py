@@ -1,5 +1,6 @@
 """One clip: what it looks like to the networks, where it comes from, and what became of it."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 from agm import tensors
 from agm.config import Params
 from agm.errors import AgmError
-from agm.files import read_json
+from agm.files import read_index
 from agm.graph import Graph
 from agm.inspect.transcript import transcripts
 from agm.source import Source
@@ -24,11 +25,14 @@ def inspect(params: Params, clip_id: str) -> None:
     """Print what is known of a clip and write its picture, if any of its modalities could be extracted.
 
     Raises:
-        AgmError: when the data set has no such clip, or its shards are not made yet.
+        AgmError: when the data set has no such clip, its shards are not made yet, or something read is damaged.
     """
     graph = Graph(params)
     shard = graph.job("shard")
-    described = read_json(shard.index, shard.command)["features"]
+    for step in ("list", "ingest", *(["inspect"] if graph.job("inspect").index.exists() else [])):
+        job = graph.job(step)
+        read_index(job.index, job.command)
+    described = read_index(shard.index, shard.command)["features"]
     clip = _known(graph, clip_id)
     for name, value in facts(graph, clip):
         print(f"{name:<12}{value}")
@@ -105,12 +109,14 @@ def _alike(path: Path, clip_id: str) -> list[str]:
 def _tensors(params: Params, clip_id: str, features: dict[str, Feature]) -> dict[str, np.ndarray]:
     """The clip's tensor of each modality that was extracted from it: also of clips that lack another one."""
     graph = Graph(params)
-    parts = {name: [graph.job("extract", name, part).outputs[0] for part in params.parts] for name in features}
     found = {}
-    for name, paths in parts.items():
-        for path in filter(Path.exists, paths):
-            if (tensor := _tensor(path, clip_id, features[name])) is not None:
-                found[name] = tensor
+    for name, part in product(features, params.parts):
+        job = graph.job("extract", name, part)
+        path = job.outputs[0]
+        if path.exists() and (tensor := _tensor(path, clip_id, features[name])) is not None:
+            # Only now: to read all parts whole for one clip would take too long.
+            read_index(job.index, job.command)
+            found[name] = tensor
     return found
 
 

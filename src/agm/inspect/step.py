@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from agm.config import Params
-from agm.files import read_json, write_parquet
+from agm.files import checksums, read_index, write_parquet
 from agm.graph import Graph, Job
 from agm.inspect.duplicates import duplicates, findings, summary
 from agm.inspect.signature import Signer
@@ -50,11 +50,17 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     """Write the outputs of `job`.
 
     Returns:
-        Clips per split and class, durations, leaks, and how many clips splits have in common.
+        Clips per split and class, durations, leaks, how many clips splits have in common, and checksums.
+
+    Raises:
+        AgmError: when something that it reads is damaged.
     """
     sheet, pairs = job.outputs
     graph = Graph(params)
     shards = Shards.open(graph.data)
+    ingest, shard = graph.job("ingest"), graph.job("shard")
+    manifest = read_index(ingest.index, ingest.command, "manifest.parquet")
+    read_index(shard.index, shard.command)
     clips = _used(graph)
     chosen = choose(clips)
     signers = {name: Signer(each) for name, each in shards.features.items()}
@@ -62,7 +68,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     found = duplicates(seen.clip_ids, seen.splits, {name: each.signatures() for name, each in signers.items()})
     write_parquet(pairs, found)
     _draw(params, shards, chosen, seen, sheet)
-    leaks = [*read_json(graph.job("ingest").index)["leaks"], *findings(found)]
+    leaks = [*manifest["leaks"], *findings(found)]
     for line in (*leaks, f"inspect: {len(clips)} clips, {len(leaks)} leaks found"):
         say(line)
     return {
@@ -70,6 +76,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "durations": durations(clips),
         "leaks": leaks,
         "duplicates": summary(found, list(shards.features)),
+        "sha256": checksums(graph.data, [sheet.name, pairs.name]),
     }
 
 
