@@ -186,7 +186,7 @@ def test_killed_within_a_file_and_between_two(study: Study, step: str) -> None:
     """Time after time; the last one goes on from what the others left."""
     job = study.first(step)
     writes = written(study, job)
-    within = [{"cut": (each.renames, each.largest // 2)} for each in writes]
+    within = [{"cut": (each.begun, each.largest // 2)} for each in writes]
     between = [{"after": each.renames + 1} for each in writes]
     for when in few([each for pair in zip(within, between, strict=True) for each in pair], SLOW.get(step, 4)):
         study.undo(job)
@@ -207,7 +207,7 @@ def test_killed_at_every_change(study: Study, step: str, outputs: str) -> None:
 
     prepare()
     ended = study.done(job)
-    cuts = [(each.renames, size) for each in ended.writes for size in (0, each.largest // 2, each.largest - 1)]
+    cuts = [(each.begun, size) for each in ended.writes for size in (0, each.largest // 2, each.largest - 1)]
     changes = few(list(range(ended.events)), MOST)
     for when in [*({"kill": number} for number in changes), *({"cut": each} for each in cuts)]:
         prepare()

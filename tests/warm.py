@@ -49,12 +49,14 @@ class Write:
     """A file or folder that a command put in its place.
 
     Attributes:
-        renames: how many renames came before.
+        begun: how many renames came before it was written; one more may make way for it.
+        renames: how many renames came before its own.
         before: bytes that the command has taken up on the disk before, as far as they are not free again.
         used: bytes that it takes up itself.
         largest: bytes of the file, or of the largest one in the folder.
     """
 
+    begun: int
     renames: int
     before: int
     used: int
@@ -167,8 +169,8 @@ class Hook:
     def __init__(self, kill: int | None, after: int | None, cut: tuple[int, int] | None) -> None:
         self.kill, self.after, self.cut = kill, after, cut
         self.events, self.renames = 0, 0
-        self.writes: list[tuple[int, int, int, int]] = []
-        self.begun = taken()
+        self.writes: list[tuple[int, int, int, int, int]] = []
+        self.written, self.taken = 0, taken()
         self._limit()
         sys.addaudithook(self._audit)
         self._sync, os.fsync = os.fsync, self._fsync
@@ -179,7 +181,8 @@ class Hook:
         elif event == "os.rename" and self._happened(arguments[0]):
             if os.path.basename(arguments[0]).startswith(".tmp-"):
                 used, largest = sizes(Path(arguments[0]))
-                self.writes.append((self.renames, taken() - self.begun - used, used, largest))
+                self.writes.append((self.written, self.renames, taken() - self.taken - used, used, largest))
+                self.written = self.renames + 1
             self.renames += 1
             self._limit()
         elif event in ("os.remove", "os.rmdir", "os.mkdir"):
