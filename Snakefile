@@ -27,7 +27,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from agm import config
-from agm.engines import keys
+from agm.engines import exclusive, keys
 from agm.errors import AgmError
 from agm.graph import Graph
 
@@ -45,9 +45,22 @@ except AgmError as error:
 # The `agm` beside this Python, also where nobody has activated the environment: in a job on a cluster.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
-if workflow.is_main_process:
+# A signal of SLURM reaches every process of a job. A shell dies of it at once, and Snakemake takes the job for ended
+# while training still writes its checkpoint; with the command in the shell's place it waits for that.
+shell.prefix("exec ")
+
+# Not while Snakemake runs here, which this one will say: the times of results are being looked at.
+if workflow.is_main_process and not exclusive.snakemake_runs():
     for line in keys.explain(keys.refresh(Graph(PARAMS), config.read())):
         logger.info(line)
+
+
+onstart:
+    if workflow.is_main_process and not workflow.touch:
+        try:
+            exclusive.hold(Graph(PARAMS))
+        except AgmError as error:
+            sys.exit(f"error: {error}")
 
 
 pathvars:

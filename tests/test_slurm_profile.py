@@ -1,7 +1,8 @@
-"""`snakemake --profile slurm` submits what it should: read from the submissions themselves, by a stand-in for SLURM.
+"""`snakemake --profile slurm` submits what its table says: read from the submissions, by a stand-in for SLURM.
 
-The stand-in `sbatch` writes down its arguments and does the job's work by making its files, so that the next
-submissions follow; `squeue` calls every job completed. A real cluster is another test's matter.
+The stand-in `sbatch` writes down its arguments and does the work of the job, or of all jobs of the array, by making
+their files, so that the next submissions follow; `squeue` calls every job completed. A real cluster is the matter of
+test_slurm.py.
 """
 
 import json
@@ -11,21 +12,26 @@ from pathlib import Path
 
 import pytest
 
+from agm.engines import slurm
+from agm.errors import AgmError
 from clone import Clone
 
 SBATCH = """\
 #!/usr/bin/env python3
-import json, os, re, sys
+import base64, json, os, re, sys, zlib
 from pathlib import Path
 from agm import config
 from stand_in import make
 from agm.graph import Graph
 
-command = next(word for word in sys.argv if word.startswith("--wrap="))
-step, cell = re.search(r"--target-jobs '?(\\w+):(\\S*?)'? ", command).groups()
-wildcards = dict(each.split("=") for each in cell.split(",") if each)
-order = ("set", "fusion", "modality", "part", "method", "seed")
-make(Graph(config.load()).job(step, *(wildcards[name] for name in order if name in wildcards)))
+first = next(word for word in sys.argv if word.startswith("--wrap="))
+others = re.search(r"--slurm-jobstep-array-execs='?([\\w+/=]+)", first)
+packed = json.loads(base64.b64decode(others[1])) if others else {}
+for command in [first, *(zlib.decompress(bytes.fromhex(each)).decode() for each in packed.values())]:
+    step, cell = re.search(r"--target-jobs '?(\\w+):(\\S*?)'? ", command).groups()
+    wildcards = dict(each.split("=") for each in cell.split(",") if each)
+    order = ("set", "fusion", "modality", "part", "method", "seed")
+    make(Graph(config.load()).job(step, *(wildcards[name] for name in order if name in wildcards)))
 Path(os.environ["SUBMISSIONS"], f"{os.getpid()}.json").write_text(json.dumps([step, *sys.argv[1:]]))
 print(os.getpid())
 """
@@ -50,14 +56,19 @@ OTHERS = {
     "scontrol": "#!/bin/sh\necho 'MinJobAge               = 300 sec'\n",
     "sacct": "#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n",
     "sinfo": "#!/bin/sh\n",
+    "sacctmgr": "#!/bin/sh\necho team\n",
 }
+PROFILE = Path("workflow/profiles/slurm/config.yaml")
 
 
 @pytest.fixture(scope="module")
 def submissions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[str]]]:
     """The arguments of every `sbatch`, by rule."""
     folder = tmp_path_factory.mktemp("submissions")
-    clone = Clone.make(tmp_path_factory.mktemp("clone"), "parts=[0]", "study.seeds=[0]", "trainer.threads=6")
+    study = ["parts=[0]", "study.seeds=[0]", "trainer.threads=6", "trainer.processes=2"]
+    clone = Clone.make(tmp_path_factory.mktemp("clone"), *study)
+    clone.edit(str(PROFILE), "  account: null\n", "  account: team\n")
+    clone.edit(str(PROFILE), "  by_data_set:\n", "  by_data_set:\n    dial:\n      shard: {time: 700}\n")
     tools = tmp_path_factory.mktemp("tools")
     for name, script in {"sbatch": SBATCH, **OTHERS}.items():
         (tools / name).write_text(script)
@@ -79,9 +90,14 @@ def submissions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list
     return found
 
 
-def test_one_submission_for_each_job(submissions: dict[str, list[list[str]]]) -> None:
-    numbers = {step: len(each) for step, each in submissions.items()}
-    assert numbers == {
+def tasks(arguments: list[str]) -> int:
+    """How many jobs a submission is."""
+    array = re.search(r"--array=1-(\d+)", " ".join(arguments))
+    return int(array[1]) if array else 1
+
+
+def test_every_job_is_submitted(submissions: dict[str, list[list[str]]]) -> None:
+    assert {step: sum(map(tasks, each)) for step, each in submissions.items()} == {
         "generate": 1,
         "ingest": 1,
         "extract": 3,
@@ -94,16 +110,21 @@ def test_one_submission_for_each_job(submissions: dict[str, list[list[str]]]) ->
     }, "`list` and `report` run on the login node"
 
 
+def test_short_jobs_are_submitted_as_arrays(submissions: dict[str, list[list[str]]]) -> None:
+    assert [tasks(each) for each in submissions["extract"]] == [3], "all are ready at once"
+    assert all(tasks(each) == 1 for step in ("train", "concept") for each in submissions[step])
+
+
 @pytest.mark.parametrize(
     ("rule", "partition", "minutes", "megabytes", "cpus", "gpus"),
     [
         ("generate", "cpu", 60, 4000, 8, 0),
         ("ingest", "cpu", 240, 8000, 8, 0),
         ("extract", "cpu", 240, 8000, 2, 0),
-        ("shard", "cpu", 240, 16000, 1, 0),
+        ("shard", "cpu", 700, 16000, 1, 0),
         ("inspect", "cpu", 240, 8000, 1, 0),
-        ("train", "gpu", 1440, 32000, 6, 1),
-        ("concept", "gpu", 1440, 32000, 6, 1),
+        ("train", "gpu", 1440, 32000, 12, 2),
+        ("concept", "gpu", 1440, 32000, 12, 2),
         ("evaluate", "gpu", 60, 16000, 1, 1),
         ("evaluate_concept", "gpu", 60, 16000, 1, 1),
     ],
@@ -119,14 +140,71 @@ def test_what_a_rule_asks_for(
 ) -> None:
     for arguments in submissions[rule]:
         line = " ".join(arguments)
+        assert re.search(r"-A (\S+)", line)[1] == "team"
         assert re.search(r"-p (\S+)", line)[1] == partition
         assert re.search(r"-t (\S+)", line)[1] == str(minutes)
         assert re.search(r"--mem (\S+)", line)[1] == str(megabytes)
         assert re.search(r"--cpus-per-task=(\S+)", line)[1] == str(cpus), "not limited by the cores of this machine"
-        assert re.findall(r"--gpus=(\S+)", line) == ([str(gpus)] if gpus else [])
+        assert re.findall(r"--gres=gpu:(\S+)", line) == ([str(gpus)] if gpus else [])
+        assert "--requeue" in arguments
 
 
 def test_logs_of_the_cluster_lie_with_the_others(submissions: dict[str, list[list[str]]]) -> None:
     for arguments in (each for rule in submissions.values() for each in rule):
         assert "/logs/slurm/rule_" in arguments[arguments.index("--output") + 1]
         assert Path(arguments[arguments.index("-D") + 1]).is_dir()
+
+
+MOST = {"gpu": {"time": 100, "mem": 900}}
+ROW = {"partition": "gpu", "time": 60, "mem": 400}
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("dataset: {name: dial}\ntrainer: {processes: 4}\n")
+
+
+@pytest.mark.usefixtures("params")
+def test_each_attempt_asks_for_more_up_to_the_most() -> None:
+    asked = slurm.resources({"shard": ROW}, {}, MOST)["shard"]
+    assert [eval(asked["runtime"], {"attempt": attempt}) for attempt in (1, 2, 3)] == [60, 100, 100]
+    assert [eval(asked["mem_mb"], {"attempt": attempt}) for attempt in (1, 2, 3)] == [400, 800, 900]
+
+
+@pytest.mark.usefixtures("params")
+def test_processes_of_a_run_are_divided_among_nodes() -> None:
+    asked = slurm.resources({"train": {**ROW, "gpus": 1, "nodes": 2}, "evaluate": {**ROW, "gpus": 1}}, {}, MOST)
+    assert (asked["train"]["nodes"], asked["train"]["tasks"], asked["train"]["gres"]) == (2, 2, "gpu:2")
+    assert eval(asked["train"]["cpus_per_task"], {"threads": 24}) == 12
+    assert asked["evaluate"]["gres"] == "gpu:1" and "nodes" not in asked["evaluate"]
+
+
+@pytest.mark.usefixtures("params")
+@pytest.mark.parametrize(
+    ("table", "by_data_set", "said"),
+    [
+        ({"trian": ROW}, {}, "table: trian"),
+        ({"train": {**ROW, "cpu": 4}}, {}, "table: train"),
+        ({"train": ROW}, {"vggsound": {"extrcat": {"time": 9}}}, "vggsound: extrcat"),
+        ({"train": {**ROW, "partition": "big"}}, {}, "train: big"),
+        ({"train": {**ROW, "nodes": 3}}, {}, "train: 3 nodes"),
+    ],
+)
+def test_a_table_that_is_wrong_is_refused(table: dict, by_data_set: dict, said: str) -> None:
+    with pytest.raises(AgmError, match=said):
+        slurm.resources(table, by_data_set, MOST)
+
+
+@pytest.mark.parametrize(
+    ("storage", "command"),
+    [("accounting_storage/slurmdbd", "sacct"), ("accounting_storage/none", "squeue"), (None, "squeue")],
+)
+def test_who_tells_how_jobs_do(
+    storage: str | None, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if storage:
+        (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho 'AccountingStorageType   = {storage}'\n")
+        (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.status_command() == command

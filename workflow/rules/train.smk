@@ -26,7 +26,7 @@ rule train:
         history="<runs>/{fusion}/{method}/seed-{seed}/history.parquet",
     log:
         "logs/train/{fusion}/{method}/{seed}.log",
-    threads: PARAMS.trainer.threads
+    threads: PARAMS.trainer.threads * PARAMS.trainer.processes
     message:
         "agm train {wildcards.fusion} {wildcards.method} {wildcards.seed}"
     shell:
@@ -44,7 +44,7 @@ rule concept:
         history="<runs>/{fusion}/concepts/seed-{seed}/{modality}/history.parquet",
     log:
         "logs/concept/{fusion}/{modality}/{seed}.log",
-    threads: PARAMS.trainer.threads
+    threads: PARAMS.trainer.threads * PARAMS.trainer.processes
     message:
         "agm concept {wildcards.fusion} {wildcards.modality} {wildcards.seed}"
     shell:
