@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -137,6 +138,7 @@ def inject(study: Study) -> None:
     other = nodes[preempted[0]].strip()
 
     slurm.kill_controller()
+    time.sleep(30)  # more than once, Snakemake asks in vain
     slurm.start_controller()
     wait_for("return of the nodes", lambda: slurm.states() == ["mixed", "mixed"])
     assert study.jobs() == jobs
