@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,14 @@ def test_two_processes_equal_one(folder: Path, cell: tuple[str, ...], trainer: d
         torch.testing.assert_close(
             others[name], value, rtol=2e-3, atol=2e-4, msg=lambda said, name=name: f"{name}: {said}"
         )
+
+
+def test_a_process_without_clips_to_validate(folder: Path) -> None:
+    """One row group of validation clips, for two processes."""
+    shutil.rmtree("data")
+    write_shards(Path("data/tiny"), rows={"train": 70, "val": 9, "test": 9})
+    ends = [trained(configure(processes).job("train", "late_sum", "joint", "0"))[0] for processes in (1, PROCESSES)]
+    assert ends[1]["val_loss"].to_list() == pytest.approx(ends[0]["val_loss"].to_list(), rel=1e-3)
 
 
 def members(command: subprocess.Popen[str]) -> list[int]:

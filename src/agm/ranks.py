@@ -59,6 +59,14 @@ def summed(value: Tensor) -> Tensor:
     return value
 
 
+def of_the_first(names: list[str]) -> list[str]:
+    """What the first process has."""
+    if together():
+        dist.broadcast_object_list(told := [names], device=torch.device("cpu"))
+        return told[0]
+    return names
+
+
 def agreed(flags: list[bool]) -> list[bool]:
     """Of every flag, whether any process has it raised."""
     if not together():

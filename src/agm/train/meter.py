@@ -32,8 +32,10 @@ class Meter:
         """Means by name, over all processes; for `<prefix>_<rest>` with a prefix in `ranges` also
         `<prefix>_min_<rest>` and max, which are the same in each."""
         row = {}
-        for name, total in self.sums.items():
-            weight = ranks.summed(torch.tensor(self.weights[name], dtype=torch.float64, device=total.device))
+        # A process without clips has no names; the first one always has some.
+        for name in ranks.of_the_first(list(self.sums)):
+            total = torch.as_tensor(self.sums.get(name, 0.0), dtype=torch.float64).cpu()
+            weight = ranks.summed(torch.tensor(self.weights.get(name, 0), dtype=torch.float64))
             row[name] = float(ranks.summed(total)) / float(weight)
         for name in self.sums:
             prefix, _, rest = name.partition("_")
