@@ -12,11 +12,9 @@ from typing import Any
 
 import pytest
 
-from agm import config
-from agm.compose import compose
-from agm.graph import CODE, Graph, Job
-from clone import ROOT
-from warm import Ended, Warm, Write
+from agm.graph import CODE, Job
+from finished import Finished
+from warm import Ended, Write
 
 TINY = [
     "dial.clips=60",
@@ -36,22 +34,8 @@ MOST = 60
 """Changes at which a step is killed, where it makes more: a demo set is many files."""
 
 
-class Study:
-    """A folder in which every step is done.
-
-    Attributes:
-        whole: the checksum of every file.
-        faults: how many there were.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        compose(TINY, folder / "params.yaml", groups=ROOT / "params")
-        self.jobs = Graph(config.load(folder / "params.yaml")).jobs
-        self.warm = Warm(folder)
-        for job in self.jobs:
-            assert self.warm.run(job.command).status == 0, job.command
-        self.whole = self.warm.contents()
-        self.faults = 0
+class Study(Finished):
+    """What may be done to the jobs of a finished study, and what must be found then."""
 
     def first(self, step: str) -> Job:
         return next(job for job in self.jobs if job.step == step)
@@ -96,7 +80,7 @@ class Study:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
-    made = Study(tmp_path_factory.mktemp("study"))
+    made = Study(tmp_path_factory.mktemp("study"), TINY)
     yield made
     made.warm.close()
     print(f"\n{made.faults} faults")

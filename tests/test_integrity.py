@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agm import config
-from agm.compose import compose
-from agm.graph import Graph, Job
-from clone import ROOT
-from warm import Warm
+from agm.graph import Job
+from finished import Finished
 
 TINY = [
     "dial.clips=60",
@@ -30,23 +27,15 @@ READS = {"train": ("train", "val"), "concept": ("train", "val"), "evaluate": ("v
 READS["evaluate_concept"] = READS["evaluate"]
 
 
-class Study:
+class Study(Finished):
     """A finished study.
 
     Attributes:
-        whole: the checksum of every file.
-        faults: how many bits were flipped.
         readers: for each data file its maker, and of each kind of step the first job that reads it.
     """
 
     def __init__(self, folder: Path) -> None:
-        compose(TINY, folder / "params.yaml", groups=ROOT / "params")
-        self.jobs = Graph(config.load(folder / "params.yaml")).jobs
-        self.warm = Warm(folder)
-        for job in self.jobs:
-            assert self.warm.run(job.command).status == 0, job.command
-        self.whole = self.warm.contents()
-        self.faults = 0
+        super().__init__(folder, TINY)
         self.readers = {name: found for name in self.whole if (found := self._about(Path(name))) and found[1]}
 
     def _about(self, path: Path) -> tuple[Job, list[Job]] | None:

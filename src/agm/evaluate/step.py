@@ -28,7 +28,7 @@ from agm.config import Params
 from agm.device import prepare_device
 from agm.errors import AgmError
 from agm.evaluate.predict import Predictions, predict
-from agm.files import checksums, read_json, verify, write_parquet
+from agm.files import checksums, read_index, write_parquet
 from agm.graph import Graph, Job
 from agm.methods import build_method
 from agm.metrics.classification import accuracy, classification_summary
@@ -73,9 +73,7 @@ def _finished(job: Job) -> dict[str, Any]:
             where=job.index,
             fix="run `snakemake` or `dvc repro`",
         )
-    record = read_json(job.index)
-    verify(job.index.parent, record["sha256"], rebuild=job.command)
-    return record
+    return read_index(job.index, job.command)
 
 
 def _predict(params: Params, trained: Job, shards: Shards) -> dict[str, Predictions]:

@@ -82,8 +82,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
 def _clips(job: Job, modality: str) -> pl.DataFrame:
     """The manifest's clips with columns clip_id, split, source."""
     (index,), (manifest,) = job.inputs, job.data
-    sums = files.read_json(index, "agm ingest")["sha256"]
-    files.verify(manifest.parent, {manifest.name: sums[manifest.name]}, "agm ingest")
+    files.read_index(index, "agm ingest", manifest.name)
     return pl.read_parquet(manifest).select("clip_id", "split", source=modality)
 
 

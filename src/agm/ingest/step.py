@@ -22,7 +22,7 @@ import polars as pl
 from agm.config import Params
 from agm.config.schema import Dataset
 from agm.errors import AgmError
-from agm.files import checksums, read_json, verify, write_parquet
+from agm.files import checksums, read_index, write_parquet
 from agm.graph import Job
 from agm.ingest.adapters import find
 from agm.ingest.clip import Clip
@@ -89,8 +89,7 @@ def _listed(dataset: Dataset, job: Job) -> tuple[list[Clip], dict[str, Any]]:
     """
     [index], (stored_clips, listing) = job.inputs, job.data
     again = "agm list"
-    record = read_json(index, again)
-    verify(listing.parent, record["sha256"], again)
+    record = read_index(index, again)
     clips = stored(stored_clips, dataset)
     listed = {path: seen for path, *seen in pl.read_parquet(listing).iter_rows()}
     changed = [path for path, seen in look(dataset, clips).items() if list(seen) != listed.get(path)]

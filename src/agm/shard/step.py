@@ -93,7 +93,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     folder, quarantine = job.outputs
     graph = Graph(params)
     parts = {name: [graph.job("extract", name, part) for part in params.parts] for name in params.dataset.modalities}
-    indexes = {name: [_index(part) for part in jobs] for name, jobs in parts.items()}
+    indexes = {name: [files.read_index(part.index, part.command) for part in jobs] for name, jobs in parts.items()}
     features = {name: _agreed(jobs, indexes[name]) for name, jobs in parts.items()}
     clips = _joined(_manifest(graph), {name: [part.outputs[0] for part in jobs] for name, jobs in parts.items()})
     with files.replacing(folder) as temporary:
@@ -111,11 +111,6 @@ def run(params: Params, job: Job) -> dict[str, Any]:
 
 
 # --- what there is ---
-
-
-def _index(part: Job) -> dict[str, Any]:
-    """The index of one extracted part, whose file must be as the index says."""
-    return files.read_index(part.index, part.command)
 
 
 def _agreed(parts: list[Job], indexes: list[dict[str, Any]]) -> Feature:

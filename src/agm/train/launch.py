@@ -56,18 +56,23 @@ def torchrun(options: list[str], command: list[str]) -> None:
     try:
         run(parse_args([*options, handled, "-m", "agm.train.member", *command]))
     except SignalException as error:
-        raise Stopped(f"stopped by {named(error.sigval)}: {AGAIN}", error.sigval) from None
+        raise _stopped(error.sigval) from None
     except ChildFailedError as error:
-        raise _told(error, command) from None
+        rank, failure = error.get_first_failure()
+        by = f"signal {failure.signal_name()}" if failure.exitcode < 0 else f"status {failure.exitcode}"
+        raise _ended(failure.exitcode, f"{rank} of the run (pid {failure.pid}) ended with {by}", command) from None
 
 
-def _told(error: ChildFailedError, command: list[str]) -> Exception:
-    rank, failure = error.get_first_failure()
-    if failure.exitcode - 128 in SIGNALS:
-        return Stopped(f"stopped by {named(failure.exitcode - 128)}: {AGAIN}", failure.exitcode - 128)
-    by = f"signal {failure.signal_name()}" if failure.exitcode < 0 else f"status {failure.exitcode}"
+def _stopped(number: int) -> Stopped:
+    return Stopped(f"stopped by {named(number)}: {AGAIN}", number)
+
+
+def _ended(status: int, process: str, command: list[str]) -> Exception:
+    """What to raise for a run that ended with that status: it was stopped, or lost the `process` that is described."""
+    if status - 128 in SIGNALS:
+        return _stopped(status - 128)
     return AgmError(
-        f"Process {rank} of the run (pid {failure.pid}) ended with {by}, and the others cannot go on without it",
+        f"Process {process}, and the others cannot go on without it",
         where=f"agm {' '.join(command)}",
         fix=f"see what it said above; {AGAIN}",
     )
@@ -94,14 +99,8 @@ def _on_nodes(command: list[str], processes: int, nodes: int) -> None:
     srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit"]
     srun.append("--cpu-bind=none")  # else all processes of a node may share one CPU
     status = subprocess.run([*srun, sys.executable, "-m", "agm.train.launch", *options, "--", *command]).returncode
-    if status - 128 in SIGNALS:
-        raise Stopped(f"stopped by {named(status - 128)}: {AGAIN}", status - 128)
     if status:
-        raise AgmError(
-            f"A process of the run ended, and the others cannot go on without it (srun: status {status})",
-            where=f"agm {' '.join(command)}",
-            fix=f"see what it said above; {AGAIN}",
-        )
+        raise _ended(status, f"of one of the nodes ended (srun: status {status})", command)
 
 
 if __name__ == "__main__":

@@ -240,19 +240,22 @@ class Clips:
 
     def clip_ids(self, epoch: int, number: int) -> list[str]:
         """The clips of batch `number` of an epoch, over all processes."""
-        order = {"shuffle": (self.seed, epoch), "window": self.trainer.shuffle_window}
+        order = self._order(epoch)
         batches = self.shards.batches("train", self.trainer.batch_size, skip=number, modalities=(), **order)
         return next(batches).clip_ids
 
     def batches(self, split: str, epoch: int | None = None, skip: int = 0) -> Iterator[Batch]:
         """Batches on the device, of the modalities that the network reads: in the order in which training sees
         `epoch`, or the stored one; without the first `skip`."""
-        order = {} if epoch is None else {"shuffle": (self.seed, epoch), "window": self.trainer.shuffle_window}
+        order = {} if epoch is None else self._order(epoch)
         order |= {"skip": skip, "modalities": self.model.modalities, "part": (ranks.rank(), ranks.count())}
         for batch in self.shards.batches(split, self.trainer.batch_size, **order):
             raw = {name: value.to(self.device, non_blocking=True) for name, value in batch.inputs.items()}
             labels = batch.labels.to(self.device, non_blocking=True)
             yield Batch(self._laid_out(self.model.prepare(raw)), labels, batch.clip_ids)
+
+    def _order(self, epoch: int) -> dict[str, Any]:
+        return {"shuffle": (self.seed, epoch), "window": self.trainer.shuffle_window}
 
     def _laid_out(self, inputs: Inputs) -> Inputs:
         if not self.trainer.channels_last:

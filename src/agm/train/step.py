@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save
 from agm import config, provenance, ranks
 from agm.config import Params, schema
 from agm.device import environment, prepare_device
-from agm.files import checksums, read_json, replacing, verify, write_json, write_parquet
+from agm.files import checksums, read_index, read_json, replacing, write_json, write_parquet
 from agm.graph import Graph, Job
 from agm.methods import Method, Past, build_method
 from agm.models import build_concept, build_joint
@@ -155,7 +155,7 @@ def _past(params: Params, job: Job, shards: Shards, device: torch.device) -> Pas
     runs = dict(zip(names, _taught_by(params, job), strict=True))
     concepts = {}
     for name, run in runs.items():
-        verify(run.index.parent, read_json(run.index, run.command)["sha256"], run.command)
+        read_index(run.index, run.command)
         if name != "joint":
             model = build_concept(params, job.cell[0], name, shards.features, len(shards.classes), int(job.cell[2]))
             model.load_state_dict(load_file(run.outputs[0]))
