@@ -20,13 +20,14 @@ from small_shards import write_shards
 from test_train import PARAMS
 
 EPOCHS = 6
-KILLS = 25
+KILLS = {"train": 20, "evaluate": 5}
+Undisturbed = tuple[Path, dict[str, bytes], dict[str, float]]
 JOB = ("train", "late_concat", "agm", "0")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, bytes], float]]:
-    """A study's folder, the bytes of one evaluated run of it, and how many seconds that took; without the run."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
+    """A study's folder, the bytes of one evaluated run of it, and the seconds of both steps; without the run."""
     folder = tmp_path_factory.mktemp("study")
     content = {**PARAMS, "trainer": {**PARAMS["trainer"], "epochs": EPOCHS}, "evaluation": {"bootstrap": 500}}
     with pytest.MonkeyPatch.context() as patch:
@@ -36,9 +37,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
         for modality in ("image", "audio", "text"):
             assert cli.main(["concept", "late_concat", modality, "0"]) == 0
             assert cli.main(["evaluate-concept", "late_concat", modality, "0"]) == 0
-        start = time.monotonic()
-        run_both()
-        seconds = time.monotonic() - start
+        seconds = {}
+        for job in jobs():
+            start = time.monotonic()
+            run(job)
+            seconds[job.step] = time.monotonic() - start
         made = results()
         shutil.rmtree("runs/tiny/late_concat/agm")
         shutil.rmtree("evaluations/tiny/late_concat/agm")
@@ -46,7 +49,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
 
 
 @pytest.fixture
-def folder(undisturbed: tuple[Path, dict[str, bytes], float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that folder, and in it."""
     shutil.copytree(undisturbed[0], tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
@@ -58,9 +61,13 @@ def jobs() -> list[Job]:
     return [graph.job(step, *JOB[1:]) for step in ("train", "evaluate")]
 
 
+def run(job: Job) -> None:
+    assert cli.main(job.command.split()[1:]) == 0
+
+
 def run_both() -> None:
     for job in jobs():
-        assert cli.main(job.command.split()[1:]) == 0
+        run(job)
 
 
 def results() -> dict[str, bytes]:
@@ -87,29 +94,33 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_killed_at_random_moments(folder: Path, undisturbed: tuple[Path, dict[str, bytes], float]) -> None:
+def test_killed_at_random_moments(folder: Path, undisturbed: Undisturbed) -> None:
     _, expected, seconds = undisturbed
     moments = random.Random(0)
-    kills = {"training": 0, "evaluation": 0}
-    while sum(kills.values()) < KILLS or not all(kills.values()):
-        child = started(run_both)
-        # Long enough to get somewhere: the same moment again and again would never end.
-        time.sleep(moments.uniform(0, 0.5 * seconds))
-        os.kill(child, signal.SIGKILL)
-        if ended(child) == -signal.SIGKILL:
-            kills["evaluation" if jobs()[0].index.exists() else "training"] += 1
-        else:
-            assert results() == expected
-            for job in jobs():
+    for job in jobs():
+        kills, longest = 0, 0.3 * seconds[job.step]
+        while kills < KILLS[job.step]:
+            child = started(lambda job=job: run(job))
+            time.sleep(moments.uniform(0, longest))
+            os.kill(child, signal.SIGKILL)
+            if ended(child) == -signal.SIGKILL:
+                kills += 1
+                # Else a slow machine would be killed in the same moment for ever.
+                longest *= 1.1
+            else:
                 shutil.rmtree(job.index.parent)
-    run_both()
+                longest = 0.3 * seconds[job.step]
+        run(job)
     assert results() == expected
     assert not list(Path(".cache/train").glob("*/*")), "checkpoints of a finished run"
 
 
 @pytest.mark.parametrize("moment", range(12))
 def test_killed_while_a_checkpoint_is_written(
-    folder: Path, undisturbed: tuple[Path, dict[str, bytes], float], moment: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    undisturbed: Undisturbed,
+    moment: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Before and after each flush and each rename of the first checkpoints."""
     monkeypatch.setattr(watch, "SAVE_EVERY_SECONDS", 0.0)
@@ -127,11 +138,11 @@ def test_killed_while_a_checkpoint_is_written(
 
         return call
 
-    def run() -> int:
+    def deadly_run() -> int:
         os.fsync, os.replace = deadly(os.fsync), deadly(os.replace)
         return cli.main(list(JOB))
 
-    assert ended(started(run)) == -signal.SIGKILL
+    assert ended(started(deadly_run)) == -signal.SIGKILL
     run_both()
     assert results() == undisturbed[1]
 
@@ -140,7 +151,7 @@ def test_killed_while_a_checkpoint_is_written(
 @pytest.mark.parametrize("batch", [1, 7, 15])
 def test_a_signal_writes_a_checkpoint_first(
     folder: Path,
-    undisturbed: tuple[Path, dict[str, bytes], float],
+    undisturbed: Undisturbed,
     number: int,
     batch: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -166,9 +177,7 @@ def test_a_signal_writes_a_checkpoint_first(
     assert results() == undisturbed[1]
 
 
-def test_a_signal_in_the_validation(
-    folder: Path, undisturbed: tuple[Path, dict[str, bytes], float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_signal_in_the_validation(folder: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
     validate = Training._validate
 
     def signalled(training: Training, between_batches: Callable[[], None]) -> dict[str, float]:
