@@ -26,7 +26,7 @@ test: install  ## the tests, without the heavy ones
 	pytest -n 2 -m "not heavy"
 
 heavy: install  ## the tests that need system services or many minutes
-	pytest -m heavy --timeout=1800 --durations=10
+	pytest -n 2 --dist loadfile -m heavy --timeout=1800 --durations=10
 
 experiments: install  ## the experiments side by side, only the columns in which they differ
 	@# As Markdown, because the other table drops the ends of names to fit the terminal.

@@ -30,7 +30,7 @@ PAGE = 4096
 """Bytes that the disk gives away at once."""
 SLOW = {"report": 2}
 """Faults of each kind in the fast tests, where it is fewer than elsewhere: drawing takes seconds."""
-MOST = 60
+MOST = 30
 """Changes at which a step is killed, where it makes more: a demo set is many files."""
 
 

@@ -123,3 +123,30 @@ def test_a_flipped_bit_is_found_by_every_reader(study: Study, kind: str) -> None
         ended = study.warm.run(job.command)
         assert ended.status == 0, ended.said
     assert study.warm.contents() == study.whole
+
+
+def test_a_changed_digit_in_an_index_is_found_by_every_reader(study: Study) -> None:
+    """Which is JSON still, and says something else."""
+    for maker in {(job.step, job.taught): job for job in study.jobs if job.step != "report"}.values():
+        name = str(maker.index)
+        for reader in {(job.step, job.taught): job for job in study.jobs if maker.index in job.inputs}.values():
+            place = random.Random(f"{name} {reader.command}").uniform(0, 0.9)
+            study.warm.digit(name, place)
+            refused = study.warm.run(reader.command)
+            assert refused.status == 1, f"`{reader.command}` did not find the damage in {name}: {refused.said}"
+            assert name in refused.said
+            study.warm.digit(name, place)
+            study.faults += 1
+            assert study.warm.run(reader.command).status == 0
+    assert study.warm.contents() == study.whole
+
+
+def test_a_damaged_index_is_named_with_what_it_should_be(study: Study) -> None:
+    shards, train = (next(job for job in study.jobs if job.step == step) for step in ("shard", "train"))
+    study.warm.digit(str(shards.index), 0.5)
+    said = study.warm.run(train.command).said
+    assert re.search(r"damaged: its checksum is [0-9a-f]{64}, and [0-9a-f]{64} was recorded", said), said
+    assert f"where: {shards.index}\n  fix:   run `{shards.command}`" in said
+    for job in (shards, train):
+        assert study.warm.run(job.command).status == 0
+    assert study.warm.contents() == study.whole

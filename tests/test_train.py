@@ -19,6 +19,7 @@ from agm import cli, config
 from agm.config import schema
 from agm.errors import AgmError
 from agm.evaluate import step as evaluate_step
+from agm.files import read_json, write_index
 from agm.graph import Graph
 from agm.shard.stream import Shards
 from agm.train import step as train_step
@@ -300,8 +301,7 @@ def test_a_run_taught_by_one_that_failed_fails_too(project):
         done("concept", "late_sum", modality, "0")
     done("train", "late_sum", "joint", "0")
     concept = graph.job("concept", "late_sum", "audio", 0)
-    record = json.loads(concept.index.read_text())
-    concept.index.write_text(json.dumps({**record, "failed": {"what": "the loss is nan"}}))
+    write_index(concept.index, {**read_json(concept.index), "failed": {"what": "the loss is nan"}})
     done("train", "late_sum", "umt", "0")
     failed = json.loads(graph.job("train", "late_sum", "umt", 0).index.read_text())["failed"]
     assert failed["what"] == "`agm concept late_sum audio 0` failed, which it is taught by"

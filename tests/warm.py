@@ -8,6 +8,7 @@ disk of its own in memory, which can be full at any byte, and which nobody else 
 import importlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -115,6 +116,10 @@ class Warm:
         """Change one bit of a file: that byte of it at `place`, from 0 (the first) to 1 (the last)."""
         self._ask(do="flip", name=name, place=place, bit=bit)
 
+    def digit(self, name: str, place: float) -> None:
+        """Put another digit in the place of the first one from `place` on, and, done again, the old one."""
+        self._ask(do="digit", name=name, place=place)
+
     def room(self, free: int | None) -> None:
         """Leave so many bytes on the disk; None: more than enough."""
         self._ask(do="room", free=free)
@@ -146,6 +151,12 @@ def flip(name: str, place: float, bit: int) -> None:
     content = bytearray(Path(name).read_bytes())
     content[round(place * (len(content) - 1))] ^= 1 << bit
     Path(name).write_bytes(content)
+
+
+def digit(name: str, place: float) -> None:
+    content = Path(name).read_bytes()
+    at = re.compile(rb"\d").search(content, round(place * len(content))).start()
+    Path(name).write_bytes(content[:at] + b"%d" % (int(content[at : at + 1]) ^ 1) + content[at + 1 :])
 
 
 def taken() -> int:
@@ -266,7 +277,7 @@ def main(folder: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print("ready", file=answers, flush=True)
-    operations = {each.__name__: each for each in (run, contents, remove, flip, room, writable)}
+    operations = {each.__name__: each for each in (run, contents, remove, flip, digit, room, writable)}
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(operations[request.pop("do")](**request)), file=answers, flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from agm import __version__, config, provenance
 from agm.errors import AgmError, Stopped
-from agm.files import remove, write_json
+from agm.files import remove, write_index
 from agm.graph import Graph, Job
 from agm.lock import alone
 from agm.progress import say
@@ -151,7 +151,7 @@ def _make(params: config.Params, job: Job, content: dict[str, Any]) -> None:
     remove(job.index)
     step = importlib.import_module(STEPS[job.step][0])
     summary = step.run(params, job)
-    write_json(job.index, {provenance.RECORD: record, **summary})
+    write_index(job.index, {provenance.RECORD: record, **summary})
     if hasattr(step, "finished"):
         step.finished(job, summary)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Before a target's own name, so that a temporary file has the suffix that libraries go by.
 TEMPORARY = re.compile(r"\.(?:tmp|old)-(\d+)-(.*)", re.DOTALL)
+CHECKSUM = "checksum"
+"""Where an index says what the rest of it must be."""
 LONGEST = 220
 """Bytes of a target's name that its temporary one takes over: file systems allow 255 in all."""
 
@@ -107,6 +109,16 @@ def write_json(target: Path, content: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_index(target: Path, content: dict[str, Any]) -> None:
+    """Write a job's index as JSON, atomically, with a checksum of what it says, which `read_json` compares."""
+    write_json(target, {**content, CHECKSUM: _checksum(content)})
+
+
+def _checksum(content: Any) -> str:
+    """Of the meaning, which is the same before it is written and after it is read."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
 def write_parquet(target: Path, table: "pl.DataFrame") -> None:
     """Write a table as Parquet, atomically; equal tables give equal bytes."""
     # By way of the memory: what polars raises when the disk is full does not always say so.
@@ -120,15 +132,20 @@ def read_json(path: Path, rebuild: str | None = None) -> Any:
     """Read a JSON file of the DAG.
 
     Raises:
-        AgmError: when it is missing or broken; `rebuild` is the command that makes it.
+        AgmError: when it is missing, broken, or an index that says something else than was written; `rebuild` is the
+            command that makes it.
     """
     fix = f"run `{rebuild}`" if rebuild else None
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AgmError("A file of an earlier step is missing", where=path, fix=fix) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise AgmError(f"A file of an earlier step is damaged ({error})", where=path, fix=fix) from None
+    if isinstance(content, dict) and (want := content.pop(CHECKSUM, None)) not in (None, _checksum(content)):
+        what = f"its checksum is {_checksum(content)}, and {want} was recorded"
+        raise AgmError(f"A file of an earlier step is damaged: {what}", where=path, fix=fix)
+    return content
 
 
 def read_index(path: Path, rebuild: str, *names: str) -> Any:

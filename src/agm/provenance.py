@@ -57,7 +57,7 @@ def changed(job: Job, wanted: dict[str, Any]) -> str | None:
     found = recorded(job)
     if found is None:
         there = [path for path in (job.index, *job.outputs) if path.exists()]
-        return f"{job.index} does not say what it was made from" if there else None
+        return f"{job.index} is damaged, or does not say what it was made from" if there else None
     for name, want in wanted["parameters"].items():
         if (had := found["parameters"].get(name)) != want:
             return _difference(name, had, want)
