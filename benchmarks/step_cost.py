@@ -131,7 +131,7 @@ class RandomShards:
                 for name in modalities
             }
             labels = torch.tensor(rows) % self.network.classes
-            yield Batch([f"{split}{row}" for row in rows], labels, inputs, total=batch_size)
+            yield Batch([f"{split}{row}" for row in rows], labels, inputs)
 
 
 @dataclass(frozen=True)

@@ -367,7 +367,7 @@ def same(one: stream.Batch, other: stream.Batch) -> bool:
     """Whether two batches have the same clips in the same order, bit for bit."""
     values = ({"label": each.labels, **each.inputs} for each in (one, other))
     kinds = [{name: (x.dtype, x.shape, x.numpy().tobytes()) for name, x in each.items()} for each in values]
-    return one.clip_ids == other.clip_ids and one.total == other.total and kinds[0] == kinds[1]
+    return one.clip_ids == other.clip_ids and kinds[0] == kinds[1]
 
 
 @unhurried
@@ -376,7 +376,6 @@ def test_the_parts_of_a_batch_make_it_up(shards, seed, epoch, window, batch_size
     options = {"shuffle": (seed, epoch), "window": window, "skip": skip}
     whole = list(shards.batches(split, batch_size, **options))
     for one, *pieces in zip(whole, *parts(shards, ranks, split, batch_size, **options), strict=True):
-        assert {each.total for each in (one, *pieces)} == {len(one)}
         rows = {name: (piece, row) for piece in pieces for row, name in enumerate(piece.clip_ids)}
         assert sum(map(len, pieces)) == len(rows) == len(one)
         for place, name in enumerate(one.clip_ids):
@@ -399,7 +398,7 @@ def test_one_process_of_one_is_no_other_than_before(
     options = {"shuffle": (seed, epoch) if shuffled else None, "window": window, "skip": skip}
     (alone,) = parts(shards, 1, split, batch_size, **options)
     whole = shards.batches(split, batch_size, **options)
-    assert all(same(one, other) and one.total == len(one) for one, other in zip(alone, whole, strict=True))
+    assert all(same(one, other) for one, other in zip(alone, whole, strict=True))
 
 
 @unhurried
@@ -410,7 +409,6 @@ def test_in_stored_order_each_process_fills_batches_from_its_own_row_groups(shar
     for rank in range(ranks):
         batches = list(shards.batches(split, batch_size, part=(rank, ranks)))
         assert all(len(batch) == batch_size for batch in batches[:-1]) and all(map(len, batches))
-        assert all(batch.total == len(batch) for batch in batches)
         clips = [clip for batch in batches for clip in batch.clip_ids]
         assert clips == sorted(clips, key=stored.get)
         later = list(shards.batches(split, batch_size, part=(rank, ranks), skip=skip))

@@ -34,13 +34,11 @@ class Batch:
         clip_ids: their ids, B of them.
         labels: int64 [B], indexes into `Shards.classes`.
         inputs: for each modality [B, *shape] in the stored type, not normalised.
-        total: clips of the whole batch, of which B are this process's part.
     """
 
     clip_ids: list[str]
     labels: Tensor
     inputs: dict[str, Tensor]
-    total: int
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -170,12 +168,12 @@ class Shards:
                 carries += stop - start
                 start = stop
                 if carries == batch_size:
-                    yield _batch(carried, carries)
+                    yield _batch(carried)
                     carried, carries = [], 0
             # Without this the window would be held while the next one is read.
             del held
         if carried:
-            yield _batch(carried, carries)
+            yield _batch(carried)
 
     def _verify_once(self, path: Path) -> None:
         """Compare a file with its checksum before its first rows are used."""
@@ -251,11 +249,11 @@ def _own_rows(blocks: list[_Block], rank: int, ranks: int) -> np.ndarray:
     return np.where(own, np.cumsum(own) - 1, -1)
 
 
-def _batch(pieces: list[_Clips], total: int) -> Batch:
+def _batch(pieces: list[_Clips]) -> Batch:
     """Put the pieces of one batch together; a single one is not copied again."""
     columns = pieces[0].columns
     if len(pieces) > 1:
         columns = {name: np.concatenate([each.columns[name] for each in pieces]) for name in columns}
     inputs = {name: torch.from_numpy(each) for name, each in columns.items()}
     labels = inputs.pop("label")
-    return Batch([name for each in pieces for name in each.clip_ids], labels, inputs, total)
+    return Batch([name for each in pieces for name in each.clip_ids], labels, inputs)
