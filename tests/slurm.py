@@ -1,4 +1,5 @@
-"""A real SLURM on this machine, for tests: munge, the controller and two nodes, each with pretend CPUs and GPUs.
+"""A real SLURM on this machine, for tests: munge, the controller and two nodes, each with pretend CPUs and GPUs; with
+accounting also its data base.
 
 As root only, and only where none is configured: SLURM's clients read /etc/slurm, and nowhere else once Snakemake has
 cleared the environment of a job.
@@ -19,10 +20,11 @@ import pytest
 CONFIGURATION = Path("/etc/slurm")
 MARK = "# agm's tests wrote this file and remove it.\n"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
+ACCOUNTANTS = ("slurmdbd", "mariadbd", "mariadb-install-db")
 NODES = {"one": 26818, "two": 26819}  # and the port of each one's daemon
 
 # Times are short, and the nodes larger than any machine that tests run on: what is asked for is what is tested. Without
-# control groups and accounting, as on the smallest clusters. Jobs of `urgent` put those of other partitions back into
+# control groups, as on the smallest clusters. Jobs of `urgent` put those of other partitions back into
 # the queue, where they wait until SLURM's credentials have expired: after 5 seconds.
 SLURM = """\
 ClusterName=tests
@@ -47,22 +49,40 @@ KillWait=10
 SchedulerParameters=sched_interval=5,bf_interval=2,requeue_delay=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-{nodes}
+{accounts}{nodes}
 PartitionName=cpu Nodes=one Default=YES
 PartitionName=gpu Nodes=one,two
 PartitionName=urgent Nodes=one,two PriorityTier=9 PreemptMode=OFF
 """
 NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=16 RealMemory=256000 Gres=gpu:2\n"
+ACCOUNTS = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort=26815
+AccountingStoragePass={folder}/munge.socket
+"""
+ACCOUNTANT = """\
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+DbdHost=localhost
+DbdPort=26815
+SlurmUser=root
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort=26816
+PidFile={folder}/slurmdbd.pid
+"""
 GPUS = "NodeName={name} Name=gpu File={folder}/gpu[0-1]\n"
 
 
-def missing() -> str | None:
-    """Why no SLURM can be started here; None when it can."""
+def missing(accounts: bool = False) -> str | None:
+    """Why no SLURM can be started here, or none with accounting; None when it can."""
     if os.geteuid() != 0:
         return "SLURM's daemons need root"
-    absent = [name for name in PROGRAMS if shutil.which(name) is None]
+    packages = "slurmctld slurmd slurm-client munge slurmdbd mariadb-server"
+    absent = [name for name in (*PROGRAMS, *(ACCOUNTANTS if accounts else ())) if shutil.which(name) is None]
     if absent:
-        return f"not installed: {' '.join(absent)} (Debian: slurmctld slurmd slurm-client munge)"
+        return f"not installed: {' '.join(absent)} (Debian: {packages})"
     file = CONFIGURATION / "slurm.conf"
     if file.exists() and not file.read_text().startswith(MARK):
         return f"{file} is there: this machine belongs to a cluster"
@@ -81,6 +101,11 @@ def wait_for(what: str, happened: Callable[[], object], seconds: float = 60) -> 
         time.sleep(0.2)
 
 
+def succeeds(*command: str) -> bool:
+    """Whether a command ends with 0."""
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 class Slurm:
     """The daemons, with their state and logs in `folder`."""
 
@@ -90,17 +115,19 @@ class Slurm:
 
     @classmethod
     @contextmanager
-    def running(cls, folder: Path) -> Iterator["Slurm"]:
+    def running(cls, folder: Path, accounts: bool = False) -> Iterator["Slurm"]:
         """Start everything; stop everything afterwards, jobs first.
 
         Skips the test where that is not possible.
         """
-        if reason := missing():
+        if reason := missing(accounts):
             pytest.skip(reason)
         slurm = cls(folder)
         try:
-            slurm._configure()
+            slurm._configure(accounts)
             slurm._start_munge()
+            if accounts:
+                slurm._start_accounting()
             slurm.start_controller()
             for name in NODES:
                 slurm._start(name, "slurmd", "-D", "-N", name)
@@ -129,9 +156,7 @@ class Slurm:
 
     def start_controller(self) -> None:
         self._start("slurmctld", "slurmctld", "-D")
-        wait_for(
-            "answer of slurmctld", lambda: subprocess.run(["scontrol", "ping"], capture_output=True).returncode == 0
-        )
+        wait_for("answer of slurmctld", lambda: succeeds("scontrol", "ping"))
 
     def kill_controller(self) -> None:
         """As a machine that loses power: no chance to save its state."""
@@ -139,7 +164,7 @@ class Slurm:
         daemon.kill()
         daemon.wait()
 
-    def _configure(self) -> None:
+    def _configure(self, accounts: bool) -> None:
         facts = {"host": socket.gethostname().split(".")[0], "folder": self.folder}
         nodes = "".join(NODE.format(name=name, port=port, **facts) for name, port in NODES.items())
         gpus = "".join(GPUS.format(name=name, **facts) for name in NODES)
@@ -148,7 +173,8 @@ class Slurm:
             os.mknod(self.folder / name, stat.S_IFCHR | 0o600, os.makedev(1, 3))
         CONFIGURATION.mkdir(exist_ok=True)
         (CONFIGURATION / "gres.conf").write_text(MARK + gpus)
-        (CONFIGURATION / "slurm.conf").write_text(MARK + SLURM.format(nodes=nodes, **facts))
+        accounting = ACCOUNTS.format(**facts) if accounts else ""
+        (CONFIGURATION / "slurm.conf").write_text(MARK + SLURM.format(nodes=nodes, accounts=accounting, **facts))
 
     def _start_munge(self) -> None:
         key = self.folder / "munge.key"
@@ -157,6 +183,20 @@ class Slurm:
         own = [f"--{name}={self.folder}/munge.{name.split('-')[0]}" for name in ("socket", "pid-file", "seed-file")]
         self._start("munge", "munged", "--foreground", "--force", f"--key-file={key}", *own)
         wait_for("socket of munge", (self.folder / "munge.socket").exists)
+
+    def _start_accounting(self) -> None:
+        data = [f"--datadir={self.folder}/mariadb", "--user=root"]
+        self.run("mariadb-install-db", *data, "--skip-test-db")
+        socket, port = self.folder / "mariadb.socket", ["--bind-address=127.0.0.1", "--port=26816"]
+        own = [f"--socket={socket}", f"--pid-file={self.folder}/mariadb.pid"]
+        # Options of the machine's own data base are none of its business, and anybody here may write.
+        self._start("mariadb", "mariadbd", "--no-defaults", *data, *own, *port, "--skip-grant-tables")
+        wait_for("socket of MariaDB", socket.exists)
+        file = CONFIGURATION / "slurmdbd.conf"
+        file.touch(0o600)
+        file.write_text(MARK + ACCOUNTANT.format(folder=self.folder))
+        self._start("slurmdbd", "slurmdbd", "-D")
+        wait_for("answer of slurmdbd", lambda: succeeds("sacctmgr", "--immediate", "add", "cluster", "tests"))
 
     def _start(self, name: str, *command: str) -> None:
         with open(self.folder / f"{name}.log", "ab") as log:
@@ -175,5 +215,5 @@ class Slurm:
             if daemon.poll() is None:
                 daemon.kill()
                 daemon.wait()
-        for name in ("slurm.conf", "gres.conf"):
+        for name in ("slurm.conf", "gres.conf", "slurmdbd.conf"):
             (CONFIGURATION / name).unlink(missing_ok=True)

@@ -99,11 +99,12 @@ def here(fresh: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     return clone
 
 
-@pytest.fixture(scope="module")
-def there(fresh: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+@pytest.fixture(scope="module", params=[False, True], ids=["without accounting", "with accounting"])
+def there(fresh: Clone, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Study]:
     """The same study by `snakemake --profile slurm`, ended after one fault upon another."""
     clone = fresh.copy(tmp_path_factory.mktemp("there"))
-    with Slurm.running(tmp_path_factory.mktemp("slurm")) as slurm, snakemake(clone) as engine:
+    running = Slurm.running(tmp_path_factory.mktemp("slurm"), accounts=request.param)
+    with running as slurm, snakemake(clone) as engine:
         study = Study(clone, slurm)
         inject(study)
         assert engine.wait(600) == 0, (clone.folder / SAID).read_text()

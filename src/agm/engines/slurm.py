@@ -42,7 +42,8 @@ def threads(table: dict[str, Row], by_data_set: dict[str, dict[str, Row]]) -> di
 
 
 def status_command() -> str:
-    """`sacct` where the cluster keeps accounts, else `squeue`, and then nothing but `squeue`."""
+    """`sacct` where the cluster keeps accounts, else `squeue`, and then nothing but `squeue`; either is understood."""
+    _understand()
     try:
         said = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -61,6 +62,33 @@ def _forget_sacct() -> None:
     """
     known = snakemake_executor_plugin_slurm.is_query_tool_available
     snakemake_executor_plugin_slurm.is_query_tool_available = lambda tool: tool != "sacct" and known(tool)
+
+
+def _understand() -> None:
+    """Have Snakemake's plugin see what became of every job; else it waits for some of them for ever.
+
+    It takes "CANCELLED by 0", which `sacct` says of a job that a person cancelled, for the state of one that runs. Of
+    the tasks of an array it asks `sacct` for numbers by which it does not know them: each would count as ended when the
+    last one has. And those that were cancelled before they began, both commands name together.
+    """
+    ask = snakemake_executor_plugin_slurm.query_job_status
+
+    async def query(command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
+        states, seconds = await ask(command.replace("JobIdRaw", "JobID"), logger)
+        if states is not None:
+            states = {job: state.partition(" ")[0] for jobs, state in states.items() for job in _tasks(jobs)}
+        return states, seconds
+
+    snakemake_executor_plugin_slurm.query_job_status = query
+
+
+def _tasks(job: str) -> list[str]:
+    """The jobs that SLURM means: of `7_[1-3,9%2]` 7_1, 7_2, 7_3 and 7_9."""
+    found = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", job)
+    if not found:
+        return [job]
+    ranges = [part.split("-") for part in found[2].split(",")]
+    return [f"{found[1]}_{task}" for ends in ranges for task in range(int(ends[0]), int(ends[-1]) + 1)]
 
 
 def _rows(table: dict[str, Row], by_data_set: dict[str, dict[str, Row]], params: dict[str, Any]) -> dict[str, Row]:
