@@ -195,7 +195,9 @@ def test_results_are_versioned_as_after_a_local_run(there: Study) -> None:
 def test_logs_of_jobs_that_failed_are_kept(there: Study) -> None:
     logs = [file.read_text() for file in (there.clone.folder / "logs/slurm").glob("rule_*/late_concat_*/*.log")]
     assert len(logs) == 2, "of the jobs that were cancelled and that ran out of time"
-    assert all("returned non-zero exit status 143" in log for log in logs), "Snakemake waited for the checkpoint"
+    # SLURM sends SIGTERM more than once: the second may come while Python ends, its checkpoint written.
+    ended = re.compile(r"returned non-zero exit status 143|died with <Signals.SIGTERM: 15>")
+    assert all(ended.search(log) for log in logs)
 
 
 def test_two_processes_on_two_nodes(here: Clone, there: Study, tmp_path: Path) -> None:
