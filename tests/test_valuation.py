@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import permutations
 
 import pytest
@@ -10,11 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from agm.config import schema
 from agm.methods.method import Batch
 from agm.methods.sample_valuation import copies
+from agm.models.encoders import Conv, Transformer
+from agm.models.fusion import build_fusion
 from agm.models.multimodal import MultimodalModel
 from by_hand import close, gradients
-from networks import NAMES, small_batch, small_method, small_model
+from networks import CLASSES, FUSIONS, NAMES, small_batch, small_method, small_model
 
 # Strong enough that a few clips show it.
 SETTINGS = {"sample_valuation": {}, "modality_valuation": {"alpha": 9.0, "part_ratio": 1.0}}
@@ -55,7 +59,7 @@ class Given:
             yield batch
 
 
-def values(model: MultimodalModel, batch: Batch) -> list[dict[str, float]]:
+def values(model: MultimodalModel, batch: Batch) -> list[dict[str, Fraction]]:
     """φ of each clip: what each modality adds, averaged over all orders in which the modalities may come."""
     model = copy.deepcopy(model).eval()
     orders = list(permutations(batch.inputs))
@@ -68,16 +72,15 @@ def values(model: MultimodalModel, batch: Batch) -> list[dict[str, float]]:
         for order in orders:
             for place, name in enumerate(order):
                 added[name] += worth[frozenset(order[: place + 1])] - worth[frozenset(order[:place])]
-        found.append({name: total / len(orders) for name, total in added.items()})
+        found.append({name: Fraction(total, len(orders)) for name, total in added.items()})
     return found
 
 
-def number_of_copies(value: float, count: int) -> int:
+def number_of_copies(value: Fraction, count: int) -> int:
     """The published table for two modalities; for three the same thirds of the way from 1 down to −1."""
     if count == 2:
         return 3 if value < -0.1 else 2 if value < 0.4 else 1 if value < 0.9 else 0
-    third = 2 / 3
-    return sum(value < 1 - step * third - 1e-6 for step in range(3))
+    return sum(value < 1 - step * Fraction(2, 3) for step in range(3))
 
 
 def rows_of(batch: Batch) -> list[tuple]:
@@ -117,25 +120,59 @@ def test_a_clip_gets_copies_of_each_modality_that_adds_little_to_it(fusion: str,
     assert len(seen) > 1
     for name in model.modalities:
         mean = sum(value[name] for value in every) / len(every)
-        close(method.diagnostics[f"valuation_{name}"].item(), mean)
+        close(method.diagnostics[f"valuation_{name}"].item(), float(mean))
 
 
-@pytest.mark.parametrize(("value", "wanted"), [(-0.5, 3), (0.0, 2), (0.5, 1), (1.0, 0), (1.5, 0)])
-def test_two_modalities_have_the_published_numbers_of_copies(value: float, wanted: int) -> None:
-    assert copies(torch.tensor([[value], [1.0]], dtype=torch.float64)).tolist() == [[wanted], [0]]
-    assert number_of_copies(value, 2) == wanted
+@pytest.mark.parametrize(("value", "wanted"), [(-1, 3), (0, 2), (1, 1), (2, 0), (3, 0)])
+def test_two_modalities_have_the_published_numbers_of_copies(value: int, wanted: int) -> None:
+    """Of φ = −½, 0, ½, 1 and 1½, which are given times 2!."""
+    assert copies(torch.tensor([[value], [2]])).tolist() == [[wanted], [0]]
+    assert number_of_copies(Fraction(value, 2), 2) == wanted
 
 
 @pytest.mark.parametrize("count", [3, 4, 5])
-def test_rounding_makes_no_copy_of_any_value_there_is(count: int) -> None:
-    least = -(count - 1) / 2
+def test_every_value_there_is_has_its_number_of_copies(count: int) -> None:
+    """As fractions work it out: values at the edge of a third are in the right one."""
     steps = math.factorial(count)
-    numerators = range(round(least * steps), round((1 - least) * steps) + 1)
-    for rounding in (-1e-13, 0.0, 1e-13):
-        value = torch.tensor([number / steps + rounding for number in numerators], dtype=torch.float64)
-        found = copies(value.expand(count, -1))[0].tolist()
-        assert found == [max(0, -(-6 * (steps - number) // (steps * (count + 1)))) for number in numerators]
-        assert max(found) == 3
+    numerators = range(-(count - 1) * steps // 2, (count + 1) * steps // 2 + 1)
+    found = copies(torch.tensor(numerators).expand(count, -1))[0].tolist()
+    assert found == [max(0, math.ceil(6 * (1 - Fraction(each, steps)) / (count + 1))) for each in numerators]
+    assert max(found) == 3
+    assert count != 3 or found == [number_of_copies(Fraction(each, steps), 3) for each in numerators]
+
+
+def twins(seed: int) -> tuple[MultimodalModel, list[Batch]]:
+    """A network to which audio and video are the same, and clips that each come a second time with the two exchanged.
+
+    Over all clips both are worth exactly the same; the sums of their values have other orders.
+    """
+    torch.manual_seed(seed)
+    text = schema.TransformerEncoder(name="transformer", dim=6, heads=2, layers=1, feedforward=8)
+    encoders = {"audio": Conv(1, [4]), "video": Conv(1, [4]), "text": Transformer(9, 5, text)}
+    encoders["video"].load_state_dict(encoders["audio"].state_dict())
+    fusion = build_fusion(FUSIONS["late_sum"], {name: each.dim for name, each in encoders.items()}, CLASSES)
+    fusion.heads["video"].load_state_dict(fusion.heads["audio"].state_dict())
+    model = MultimodalModel(encoders, fusion, {}).double()
+    one, other = (8 * torch.randn(SIZE, 1, 6, 7, dtype=torch.float64) for _ in range(2))
+    words = torch.randint(0, 9, (SIZE, 5))
+    labels = torch.randint(0, CLASSES, (SIZE,))
+    again = torch.randperm(SIZE)
+    first = {"audio": one, "video": other, "text": words}
+    second = {"audio": other[again], "video": one[again], "text": words[again]}
+    ids = [str(row) for row in range(SIZE)]
+    return model, [Batch(first, labels, ids), Batch(second, labels[again], ids)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equal_modalities_are_equal_in_every_order_of_summation(seed: int) -> None:
+    """Neither of them is the stronger one, which copies would leave out."""
+    model, batches = twins(seed)
+    method = small_method("modality_valuation", model, warmup=0, alpha=9.0, part_ratio=1.0)
+    method.start_epoch(0, model, Given(batches))
+    assert method.gaps[0] == method.gaps[1]
+    copied = method.augment(batches[0]).inputs
+    present = {name: copied[name][SIZE:].flatten(1).ne(0).any(dim=1) for name in ("audio", "video")}
+    assert torch.equal(present["audio"], present["video"])
 
 
 @pytest.mark.parametrize(("fusion", "count"), CASES)
@@ -154,7 +191,7 @@ def test_copies_without_the_stronger_modalities_are_as_frequent_as_the_others_la
     gap = {name: 1 - sum(value[name] for value in worth) / 18 for name in model.modalities}
     assert len(set(gap.values())) > 1
     for name in gap:
-        close(method.diagnostics[f"valuation_{name}"].item(), 1 - gap[name])
+        close(method.diagnostics[f"valuation_{name}"].item(), float(1 - gap[name]))
     many = 400
     inputs, labels = small_batch(count, batch=many)
     inputs = {name: x if x.dtype == torch.int64 else x + 100 for name, x in inputs.items()}
@@ -171,7 +208,7 @@ def test_copies_without_the_stronger_modalities_are_as_frequent_as_the_others_la
     wanted: dict[tuple[str, ...], float] = {}
     for name in gap:
         left = tuple(other for other in gap if gap[other] >= gap[name])
-        fraction = 2 / 3 * alpha * (gap[name] - min(gap.values()))
+        fraction = 2 / 3 * alpha * float(gap[name] - min(gap.values()))
         if fraction > 0:
             wanted[left] = wanted.get(left, 0) + fraction
     assert counted.keys() <= wanted.keys()
@@ -187,7 +224,7 @@ def test_more_than_one_copy_of_every_clip() -> None:
     """⅔ α · gap above 1 is that many whole copies and a random rest."""
     model = small_model("late_concat", 2)
     method = small_method("modality_valuation", model, alpha=6.0)
-    method.gaps = [0.0, 0.5]
+    method.gaps = [Fraction(0), Fraction(1, 2)]
     batch = clips(model, 2)
     found = method.augment(batch)
     assert found.clip_ids == batch.clip_ids + [clip for clip in batch.clip_ids for _ in range(2)]

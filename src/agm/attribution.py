@@ -30,16 +30,21 @@ def coalitions(modalities: list[str]) -> list[tuple[str, ...]]:
 
 def shapley_weights(modalities: list[str]) -> Tensor:
     """Weights W with φ = W f: `[M, 2^M − 1]` float64, columns in the order of `coalitions`."""
+    return shapley_numerators(modalities).double() / factorial(len(modalities))
+
+
+def shapley_numerators(modalities: list[str]) -> Tensor:
+    """Whole numbers: the Shapley weights over their common denominator M!, `[M, 2^M − 1]` int64."""
     count = len(modalities)
 
-    def weight(others: int) -> float:
-        return factorial(others) * factorial(count - others - 1) / factorial(count)
+    def weight(others: int) -> int:
+        return factorial(others) * factorial(count - others - 1)
 
     rows = [
         [weight(len(subset) - 1) if name in subset else -weight(len(subset)) for subset in coalitions(modalities)]
         for name in modalities
     ]
-    return torch.tensor(rows, dtype=torch.float64)
+    return torch.tensor(rows)
 
 
 @cache

@@ -15,6 +15,8 @@ clips that the part consists of are valued, the first ones in the epoch's random
 and then draws from them. Any number of modalities, with the rule above, which for two is the published one.
 """
 
+from fractions import Fraction
+from math import factorial
 from typing import Annotated, Literal
 
 import torch
@@ -43,30 +45,35 @@ class ModalityValuation(Method):
 
     def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
         super().__init__(config, model, past)
-        self.gaps: list[float] = []
+        self.gaps: list[Fraction] = []
 
     def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
         self.gaps, self.diagnostics = [], {}
         if epoch >= self.config.warmup:
             mean = self._mean_value(epoch, model, data)
-            self.gaps = (1 - mean).tolist()
-            self.report(valuation=mean)
+            self.gaps = [1 - value for value in mean]
+            self.report(valuation=torch.tensor([float(value) for value in mean], dtype=torch.float64))
 
-    def _mean_value(self, epoch: int, model: MultimodalModel, data: Data) -> Tensor:
-        """Mean φ_m over the first clips of the epoch's order, `[M]` on the host."""
+    def _mean_value(self, epoch: int, model: MultimodalModel, data: Data) -> list[Fraction]:
+        """Mean φ_m over the first clips of the epoch's order.
+
+        As fractions: two modalities that are worth the same must be equal, however the clips lie in batches.
+        """
         wanted = max(1, round(self.config.part_ratio * data.clips("train")))
         values: list[Tensor] = []
         for batch in data.batches("train", epoch):
             values.append(valuation(model, batch))
             if sum(each.shape[1] for each in values) >= wanted:
                 break
-        return torch.cat(values, dim=1)[:, :wanted].mean(dim=1).cpu()
+        first = torch.cat(values, dim=1)[:, :wanted]
+        clips = first.shape[1]
+        return [Fraction(total, clips * factorial(len(first))) for total in first.sum(dim=1).tolist()]
 
     def augment(self, batch: Batch) -> Batch:
         rows: list[int] = []
         kept: dict[str, list[bool]] = {name: [] for name in self.modalities}
         for gap in self.gaps:
-            fraction = 2 / 3 * self.config.alpha * (gap - min(self.gaps))
+            fraction = 2 / 3 * self.config.alpha * float(gap - min(self.gaps))
             # A whole number of copies of every clip, and of a random part of them one more.
             chosen = [row for row, draw in enumerate(_draws(batch)) for _ in range(int(fraction + draw))]
             rows += chosen

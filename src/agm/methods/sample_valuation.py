@@ -20,13 +20,14 @@ everywhere here, where the published code zeroes its feature: what its encoder m
 prediction in training as in evaluation. Any number of modalities.
 """
 
+from math import factorial
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from agm.attribution import coalition_logits, coalitions, evaluating, shapley_weights
+from agm.attribution import coalition_logits, coalitions, evaluating, shapley_numerators
 from agm.config import schema
 from agm.methods.method import Batch, Data, Method, Past
 from agm.models.multimodal import MultimodalModel
@@ -50,12 +51,12 @@ class SampleValuation(Method):
         self.copies, self.diagnostics = {}, {}
         if epoch < self.config.warmup:
             return
-        total = torch.zeros(len(self.modalities), dtype=torch.float64)
+        total = torch.zeros(len(self.modalities), dtype=torch.int64)
         for batch in data.batches("train"):
             values = valuation(model, batch).cpu()
             total += values.sum(dim=1)
             self.copies |= zip(batch.clip_ids, copies(values).T.tolist(), strict=True)
-        self.report(valuation=total / len(self.copies))
+        self.report(valuation=total.double() / (factorial(len(total)) * len(self.copies)))
 
     def augment(self, batch: Batch) -> Batch:
         rows, alone = [], []
@@ -68,19 +69,27 @@ class SampleValuation(Method):
 
 @torch.no_grad()
 def valuation(model: MultimodalModel, batch: Batch) -> Tensor:
-    """φ of every modality for every clip, `[M, B]` float64, from predictions in evaluation mode."""
+    """M! · φ of every modality for every clip, `[M, B]` int64, from predictions in evaluation mode.
+
+    v is a whole number, and so is M! · φ: what is compared with it is the same in every order of summation.
+    """
     subsets = coalitions(model.modalities)
     with evaluating(model):
         logits = coalition_logits(model, batch.inputs, model.encode(batch.inputs), subsets)
-    right = logits.argmax(dim=2).eq(batch.labels).double()
+    right = logits.argmax(dim=2).eq(batch.labels).long()
     sizes = torch.tensor([len(subset) for subset in subsets]).to(right)
-    return shapley_weights(model.modalities).to(right) @ (sizes[:, None] * right)
+    weights = shapley_numerators(model.modalities).to(right)
+    # Not as a product of matrices: CUDA has none of integers.
+    return (weights.unsqueeze(2) * (sizes.unsqueeze(1) * right)).sum(dim=1)
 
 
 def copies(values: Tensor) -> Tensor:
-    """Extra copies for each φ, `[M, B] → [M, B]` int64."""
-    # Less a little: φ is a multiple of 1 / M!, and rounding must not make a copy more of it.
-    return (6 * (1 - values) / (len(values) + 1) - 1e-9).ceil().clamp_min(0).long()
+    """Extra copies for each M! · φ, `[M, B] → [M, B]` int64."""
+    count = len(values)
+    # ⌈6 (1 − φ) / (M + 1)⌉ in whole numbers: ⌈a / b⌉ = −⌊−a / b⌋.
+    missing = factorial(count) - values
+    rounded = torch.div(-6 * missing, factorial(count) * (count + 1), rounding_mode="floor")
+    return (-rounded).clamp_min(0)
 
 
 def with_copies(batch: Batch, rows: list[int], kept: dict[str, list[bool]]) -> Batch:
