@@ -207,7 +207,11 @@ class Training:
         with evaluating(self.model):
             for inputs, labels, _ in self.data.batches("val"):
                 between_batches()
-                meter.add(_validation_figures(self.model, inputs, labels), weight=len(labels))
+                logits, responses = _validation_outputs(self.model, inputs)
+                meter.add({"val_loss": cross_entropy(logits, labels)}, weight=len(labels))
+                scores = {"val_accuracy": logits} | {f"val_phi_{name}": phi for name, phi in responses.items()}
+                right = {name: (each.argmax(dim=1) == labels).sum() for name, each in scores.items()}
+                meter.add_counts(right, weight=len(labels))
         return meter.summary()
 
     def _set_learning_rate(self, epoch: int) -> None:
@@ -331,14 +335,9 @@ def select_epoch(history: list[dict[str, Any]], by: str) -> int:
     return min(history, key=lambda row: (row["val_loss"], row["epoch"]))["epoch"]
 
 
-def _validation_figures(model: nn.Module, inputs: Inputs, labels: Tensor) -> dict[str, Tensor]:
-    def accuracy(logits: Tensor) -> Tensor:
-        return (logits.argmax(dim=1) == labels).double().mean()
-
+def _validation_outputs(model: nn.Module, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
+    """The logits, and every φ_m where there are several modalities."""
     if not isinstance(model, MultimodalModel) or len(model.modalities) == 1:
-        logits = model(inputs)
-        return {"val_loss": cross_entropy(logits, labels), "val_accuracy": accuracy(logits)}
+        return model(inputs), {}
     responses = mono_modal_responses(model, inputs)
-    logits = responses.sum(dim=0)
-    figures = {"val_loss": cross_entropy(logits, labels), "val_accuracy": accuracy(logits)}
-    return figures | {f"val_phi_{name}": accuracy(phi) for name, phi in zip(model.modalities, responses, strict=True)}
+    return responses.sum(dim=0), dict(zip(model.modalities, responses, strict=True))

@@ -23,10 +23,22 @@ class Meter:
         """Take in the scalars of one batch of `weight` clips."""
         for name, value in values.items():
             value = value.detach().double()
-            self.weights[name] = self.weights.get(name, 0) + weight
-            self.sums[name] = self.sums.get(name, 0) + value * weight
-            self.lowest[name] = torch.minimum(self.lowest.get(name, value), value)
-            self.highest[name] = torch.maximum(self.highest.get(name, value), value)
+            self._add(name, value, value * weight, weight)
+
+    def add_counts(self, counts: dict[str, Tensor], weight: int) -> None:
+        """Take in how many of the `weight` clips of one batch have some property.
+
+        Counts are whole numbers, so their share of all clips is the same however the clips lie in batches.
+        """
+        for name, count in counts.items():
+            count = count.double()
+            self._add(name, count / weight, count, weight)
+
+    def _add(self, name: str, value: Tensor, total: Tensor, weight: int) -> None:
+        self.weights[name] = self.weights.get(name, 0) + weight
+        self.sums[name] = self.sums.get(name, 0) + total
+        self.lowest[name] = torch.minimum(self.lowest.get(name, value), value)
+        self.highest[name] = torch.maximum(self.highest.get(name, value), value)
 
     def summary(self, ranges: tuple[str, ...] = ()) -> dict[str, float]:
         """Means by name, over all processes; for `<prefix>_<rest>` with a prefix in `ranges` also
