@@ -397,6 +397,38 @@ def test_answer_says_when_nothing_is_starved() -> None:
     assert "no φ accuracy lies 0.10 or more below" in page
 
 
+@pytest.mark.parametrize("alone", [0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6])
+def test_a_gap_of_just_the_threshold_counts(alone: float) -> None:
+    """Two clips of twenty: as a difference of floats it is .09999999999999998 or .10000000000000009."""
+
+    def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
+        test = scores["splits"]["test"]
+        if cell[0] == "evaluate":
+            test["phi_accuracy"] = dict.fromkeys(("video", "audio", "text"), round(alone - 0.1, 2))
+        else:
+            test["accuracy"] = alone
+
+    Made(parameters(), adjust)
+    report()
+    assert verdict().startswith("Video, audio and text are starved in joint training")
+
+
+@pytest.mark.parametrize("names", [("video", "audio", "text"), ("text", "video", "audio"), ("audio", "text", "video")])
+def test_of_equal_gaps_none_is_the_largest_by_rounding(names: tuple[str, ...]) -> None:
+    """Three times three clips of ten: .9 − .6, .8 − .5 and .7 − .4 are not the same float. The first one is named."""
+    alone = {"video": 0.9, "audio": 0.8, "text": 0.7}
+
+    def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
+        test = scores["splits"]["test"]
+        if cell[0] == "evaluate":
+            test["phi_accuracy"] = {name: round(value - 0.3, 1) for name, value in alone.items()}
+        else:
+            test["accuracy"] = alone[cell[2]]
+
+    Made(parameters(names), adjust)
+    assert f"In joint, φ accuracy of {names[0]} is" in report()
+
+
 def test_answer_does_not_take_few_seeds_for_proof() -> None:
     def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
         if cell[0] == "evaluate":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from agm.metrics.intervals import Difference
 from agm.report.collect import Study
-from agm.report.results import Results, Values, shared
+from agm.report.results import Results, Values, exact_mean, shared
 from agm.report.text import count, evidence, number, over, percent, sentence, several
 
 STARVED = 0.10
@@ -98,7 +98,7 @@ class _Story:
         phi, base, alone = shared(phi, base, self.results.alone(self.fusion, self.target))
         if not phi:
             return "cannot be judged, because runs failed"
-        gain, left = self.results.difference(phi, base), self.results.difference(alone, phi).mean
+        gain, left = self.results.difference(phi, base), self.results.shortfall(alone, phi).mean
         called = "it" if len(self.starved) == 1 else self.target
         seeds = over(gain.n, self.results.seeds)
         if not self._real(gain):
@@ -186,7 +186,7 @@ class _Story:
 
     def _best(self, methods: list[str], metric: str, modality: str | None = None) -> str:
         """The method with the highest mean; `methods` have it in every seed."""
-        return max(methods, key=lambda method: self.results.mean(self._values(method, metric, modality)).mean)
+        return max(methods, key=lambda method: exact_mean(self._values(method, metric, modality)))
 
     def _change(self, method: str, metric: str, modality: str | None = None) -> str:
         before, after = shared(*(self._values(name, metric, modality) for name in (self.baseline, method)))

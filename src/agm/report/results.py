@@ -5,6 +5,8 @@ have. The page, `metrics.json` and the printed tables all take their numbers fro
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import polars as pl
@@ -27,6 +29,8 @@ SCHEMA = {
 OF_CLASS = ("clips", "precision", "recall", "f1")
 OF_COMPETITION = {"d": "d", "low": "d_low", "high": "d_high", "rank": "d_rank", "alpha": "d_penalty"}
 FAILED = "failed"
+MOST_CLIPS = 1_000_000
+"""Up to so many test clips, a share of them that is stored as a float is known as the fraction that it was."""
 Values = dict[int, float]
 """A number per seed; seeds whose run failed are not there."""
 
@@ -126,7 +130,19 @@ class Results:
 
     def gap(self, fusion: str, method: str, modality: str) -> Difference | None:
         """How far φ_m's accuracy lies below that of the network trained on m alone."""
-        return self.difference(self.alone(fusion, modality), self.method(fusion, method, "phi_accuracy", modality))
+        return self.shortfall(self.alone(fusion, modality), self.method(fusion, method, "phi_accuracy", modality))
+
+    def shortfall(self, values: Values, reached: Values) -> Difference | None:
+        """How far the accuracies `reached` lie below `values`: `difference`, with a mean that can be compared."""
+        values, reached = shared(values, reached)
+        found = self.difference(values, reached)
+        return found and replace(found, mean=float(exact_mean(values) - exact_mean(reached)))
+
+
+def exact_mean(accuracies: Values) -> Fraction:
+    """The mean of shares of clips, in whole numbers: equal ones are equal, whatever order they are summed in."""
+    shares = [Fraction(value).limit_denominator(MOST_CLIPS) for value in accuracies.values()]
+    return Fraction(sum(shares), len(shares))
 
 
 def shared(*several: Values) -> tuple[Values, ...]:
