@@ -67,6 +67,15 @@ def test_a_singular_concept_reports_its_rank():
     assert measure(*collapsed).rank == 3
 
 
+@pytest.mark.parametrize(("count", "classes"), [(400, 2), (400, 6), (50, 10), (5000, 3)])
+def test_rounding_does_not_decide_the_rank(count, classes):
+    """Probabilities add up to one, so one direction of them is constant, whatever the rounding of B makes of it."""
+    for seed in range(100):
+        logits = clips(seed, count=count, classes=classes)[1]
+        outputs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        assert strength(outputs, outputs)[1] == classes - 1
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.floats(-3, 3), st.floats(0.5, 20))
 def test_shifting_and_scaling_the_concepts_outputs_changes_nothing(seed, shift, scale):

@@ -76,8 +76,9 @@ def strength(residual: Array, outputs: Array) -> tuple[float, int]:
     """d = tr(E B⁺ Eᵀ) / C and the rank of B = N · cov(Y), from `[N, C]` residuals and outputs."""
     clips, classes = outputs.shape
     scatter = clips * np.cov(outputs, rowvar=False).reshape(classes, classes)
-    # One tolerance for both, so that the rank reported is the rank used.
-    tolerance = classes * np.finfo(np.float64).eps
+    # One tolerance for both, so that the rank reported is the rank used. An entry of B is a sum over the clips, and
+    # rounding grows with them: `classes` in place of `clips` takes a constant direction for a real one now and then.
+    tolerance = max(clips, classes) * np.finfo(np.float64).eps
     values, vectors = np.linalg.eigh(scatter)
     kept = values > tolerance * max(values.max(), 0.0)
     whitened = residual @ vectors[:, kept] / np.sqrt(values[kept])
