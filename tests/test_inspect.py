@@ -210,6 +210,9 @@ def test_what_shows_nothing_is_blank() -> None:
         [True] * 4 + [False] * 4
     )
     assert signed(AUDIO, np.full((2, 1, 30, 40), -16.1)).blank.all()
+    # Where every clip is constant there is no spread to compare with, and the mean of equal values is not quite theirs.
+    flat = Feature("audio", "float32", (1, 30, 41), (0.3,), (0.0,))
+    assert signed(flat, np.linspace(0.1, 0.9, 40).reshape(40, 1, 1, 1) * np.ones((1, 1, 30, 41))).blank.all()
     assert signed(TEXT, np.array([[5, 6, 7, 8, 0, 0, 0, 0], [5, 6, 7, 8, 9, 0, 0, 0]])).blank.tolist() == [True, False]
 
 

@@ -182,6 +182,16 @@ def test_moments_are_stable_however_far_from_zero(values, offset):
     np.testing.assert_allclose(moments.std, exact.std(), rtol=1e-6, atol=1e-8)
 
 
+@given(st.floats(-1e6, 1e6, width=32), st.lists(st.integers(1, 50), min_size=1, max_size=20))
+def test_a_constant_channel_has_no_spread(value, lengths):
+    """Exactly none, whatever rounding makes of the mean of equal values."""
+    moments = Moments(Feature("audio", "float32", (1, 1, 1)))
+    for length in lengths:
+        moments.add(np.full((1, 1, length), value, np.float32))
+    assert moments.std == (0.0,)
+    assert Feature("audio", "float32", (1, 1, 1), moments.mean, moments.std).scale == (1.0,)
+
+
 def test_equal_features_give_equal_bytes(made):
     first = shard()
     contents = {path.name: path.read_bytes() for path in Path("data/few/shards").iterdir()}

@@ -45,6 +45,11 @@ class Feature:
     vocabulary: int | None = None
 
     @property
+    def scale(self) -> tuple[float, ...]:
+        """What normalisation divides each channel by: its standard deviation, 1 where it is constant."""
+        return tuple(each if each > 0 else 1.0 for each in self.std)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of one clip's tensor."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize

@@ -139,8 +139,7 @@ def _movement(flow: np.ndarray) -> np.ndarray:
 
 def _heat(axes: Axes, tensor: np.ndarray, feature: Feature) -> None:
     """A sequence [steps, …, channels] as a map of steps (across) and standardised channels (down)."""
-    std = np.where(np.array(feature.std) > 0, feature.std, 1.0)
-    values = np.where(tensor == 0, 0.0, (tensor - np.array(feature.mean)) / std)
+    values = np.where(tensor == 0, 0.0, (tensor - np.array(feature.mean)) / np.array(feature.scale))
     flat = values.reshape(len(values), -1).T
     axes.imshow(flat, aspect="auto", cmap="coolwarm", vmin=-3, vmax=3, interpolation="nearest")
 

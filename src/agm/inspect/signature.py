@@ -66,7 +66,9 @@ class Signer:
             return
         values = glance(batch, self._feature)
         values = values - values.mean(dim=1, keepdim=True)
-        self._blank.append((values.std(dim=1, correction=0) <= self._spread).numpy())
+        # A constant tensor is blank, whatever rounding leaves of it when its mean is taken out.
+        constant = batch.flatten(1).amax(dim=1) == batch.flatten(1).amin(dim=1)
+        self._blank.append((constant | (values.std(dim=1, correction=0) <= self._spread)).numpy())
         self._values.append(_unit(values.numpy()).astype(np.float16))
 
     def signatures(self) -> Signatures:
@@ -98,9 +100,9 @@ def glance(batch: Tensor, feature: Feature) -> Tensor:
 
 def _standardised(values: Tensor, feature: Feature) -> Tensor:
     """Each channel, the last axis, at mean 0 and spread 1; padding stays zero."""
-    mean, std = torch.tensor(feature.mean), torch.tensor(feature.std)
+    mean, scale = torch.tensor(feature.mean), torch.tensor(feature.scale)
     padding = values.flatten(2).eq(0).all(dim=2).reshape(*values.shape[:2], *[1] * (values.ndim - 2))
-    return torch.where(padding, 0.0, (values - mean) / torch.where(std > 0, std, 1.0))
+    return torch.where(padding, 0.0, (values - mean) / scale)
 
 
 def _unit(values: np.ndarray) -> np.ndarray:

@@ -33,9 +33,9 @@ class MultimodalModel(nn.Module):
         self.fusion = fusion
         for name, feature in features.items():
             if feature.mean is not None:
-                mean, std = _per_channel(feature)
+                mean, scale = _per_channel(feature)
                 self.register_buffer(f"mean_{name}", mean, persistent=False)
-                self.register_buffer(f"std_{name}", std.clamp_min(1e-6), persistent=False)
+                self.register_buffer(f"scale_{name}", scale, persistent=False)
         self._padded = {name for name, feature in features.items() if feature.kind == "sequence"}
 
     @property
@@ -50,8 +50,8 @@ class MultimodalModel(nn.Module):
     def _normalise(self, name: str, x: Tensor) -> Tensor:
         if not hasattr(self, f"mean_{name}"):
             return x.long()
-        mean, std = getattr(self, f"mean_{name}"), getattr(self, f"std_{name}")
-        normalised = (x.to(mean.dtype) - mean) / std
+        mean, scale = getattr(self, f"mean_{name}"), getattr(self, f"scale_{name}")
+        normalised = (x.to(mean.dtype) - mean) / scale
         if name not in self._padded:
             return normalised
         empty = x.eq(0).flatten(2).all(dim=2)
@@ -129,7 +129,9 @@ def seed_for(seed: int, purpose: str) -> None:
 
 
 def _per_channel(feature: Feature) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel, shaped for `[…, C, H, W]`, of a sequence for `[…, C]`."""
+    """Mean and scale per channel, shaped for `[…, C, H, W]`, of a sequence for `[…, C]`."""
     shape = (-1,) if feature.kind == "sequence" else (-1, 1, 1)
     dtype = torch.get_default_dtype()
-    return torch.tensor(feature.mean, dtype=dtype).view(shape), torch.tensor(feature.std, dtype=dtype).view(shape)
+    mean, scale = (torch.tensor(each, dtype=dtype).view(shape) for each in (feature.mean, feature.scale))
+    # A scale that single precision rounds to zero.
+    return mean, scale.clamp_min(torch.finfo(dtype).tiny)

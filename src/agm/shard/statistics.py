@@ -19,6 +19,8 @@ class Moments:
         self._count = 0
         self._mean = np.zeros(channels)
         self._squares = np.zeros(channels)
+        self._lowest = np.full(channels, np.inf)
+        self._highest = np.full(channels, -np.inf)
 
     def add(self, tensor: np.ndarray) -> None:
         """Take in one clip's tensor [*shape]."""
@@ -28,6 +30,8 @@ class Moments:
         count = values.shape[1]
         if count == 0:
             return
+        self._lowest = np.minimum(self._lowest, values.min(axis=1))
+        self._highest = np.maximum(self._highest, values.max(axis=1))
         mean = values.mean(axis=1)
         values -= mean[:, None]
         squares = np.einsum("cv,cv->c", values, values)
@@ -45,4 +49,6 @@ class Moments:
     @property
     def std(self) -> tuple[float, ...]:
         """Standard deviation of every channel, 0 where it is constant."""
-        return tuple(np.sqrt(self._squares / max(1, self._count)).tolist())
+        deviation = np.sqrt(self._squares / max(1, self._count))
+        # The mean of equal values may differ from them in its last bit: what is constant is seen without summing.
+        return tuple(np.where(self._lowest < self._highest, deviation, 0.0).tolist())
