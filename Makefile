@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install demo test heavy experiments lock lint
+.PHONY: install demo test numerical heavy experiments lock lint
 
 install: $(VENV)/installed  ## build .venv from requirements.lock
 
@@ -24,6 +24,10 @@ demo: install  ## make the demo data, run the whole DAG, print the result table
 
 test: install  ## the tests, without the heavy ones
 	pytest -n 2 -m "not heavy"
+
+numerical: install  ## the numerical tests with the kernels of another processor
+	@# Other kernels sum in another order: the last bit of a sum must not decide anything.
+	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE pytest -n 2 -m "numerical and not heavy"
 
 heavy: install  ## the tests that need system services or many minutes
 	pytest -n 2 --dist loadfile -m heavy --timeout=1800 --durations=10

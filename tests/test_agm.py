@@ -19,6 +19,8 @@ from by_hand import agm_equals_the_reference, gradients
 from networks import FUSIONS, small_batch, small_method, small_model
 from reference import masked_passes, shapley
 
+pytestmark = pytest.mark.numerical
+
 CASES = [(fusion, count) for fusion in FUSIONS for count in (2, 3)]
 
 

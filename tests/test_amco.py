@@ -13,6 +13,8 @@ from agm.methods import Network, find
 from by_hand import close, gradients, own_logits, softmax, step_of
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [(fusion, count) for fusion in ("late_sum", "late_concat") for count in (2, 3)]
 
 

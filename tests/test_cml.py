@@ -10,6 +10,8 @@ from agm.methods.cml import rise
 from by_hand import close, gradients, plain_step, step_of
 from networks import NAMES, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [(fusion, count) for fusion in ("late_sum", "late_concat", "early") for count in (2, 3, 4)]
 
 

@@ -9,6 +9,8 @@ from sklearn.metrics import f1_score
 from agm.metrics.classification import classification_summary
 from agm.metrics.competition import PENALTIES, competition_strength, residuals, strength
 
+pytestmark = pytest.mark.numerical
+
 
 def clips(seed, count=400, features=20, classes=5):
     generator = np.random.default_rng(seed)

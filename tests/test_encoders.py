@@ -14,6 +14,8 @@ from agm.tensors import Feature
 from by_hand import close
 from plain import attention, linear, normal
 
+pytestmark = pytest.mark.numerical
+
 TEXT = schema.TransformerEncoder(name="transformer", dim=8, heads=2, layers=2, feedforward=6)
 SENSOR = schema.SequenceTransformerEncoder(name="sequence_transformer", dim=6, heads=2, layers=2, feedforward=5)
 CASES = {

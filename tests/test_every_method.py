@@ -21,6 +21,8 @@ from clone import ROOT
 from small_shards import write_shards
 from test_train import PARAMS
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 METHODS = methods.names()
 FUSIONS = {

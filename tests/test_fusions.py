@@ -16,6 +16,8 @@ from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 from plain import attention, both_ways, linear, normal
 from test_synchronisation import Refusing, RefusingConstants
 
+pytestmark = pytest.mark.numerical
+
 PSP = schema.Psp(name="psp", regions=3, attention=4, hidden=3, fused=5, threshold=0.2, dropout=0.2)
 CASES = [*((fusion, count) for fusion in FUSIONS for count in (2, 3, 4)), ("psp", 2)]
 MORE = [case for case in CASES if case[0] == "psp" or case[1] == 4]

@@ -13,6 +13,8 @@ from agm.methods import Past, find
 from by_hand import close, gradients, own_logits, softmax, step_of
 from networks import FUSIONS, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [*((fusion, 2) for fusion in FUSIONS), ("late_sum", 3), ("early", 3)]
 LOSSES = {  # train and validation, epoch by epoch
     "audio": ([1.5, 1.0, 0.4], [1.6, 1.2, 1.1]),

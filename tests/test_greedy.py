@@ -16,6 +16,8 @@ from agm.models.multimodal import MultimodalModel
 from by_hand import Clips, close
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [("late_concat", 2), ("early", 2), ("late_concat", 3), ("gated", 3)]
 NAMES = ["faces", "words", "sound"]
 

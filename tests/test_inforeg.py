@@ -13,6 +13,8 @@ from agm.methods.inforeg import growth
 from by_hand import after_pass, close, gradients, own_logits, own_scores, step_of
 from networks import FUSIONS, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [("late_sum", 2), ("late_sum", 3), ("late_concat", 2), ("early", 2), ("early", 3), ("film", 3)]
 SETTINGS = {"beta": 0.7, "threshold": -0.3, "window": 2}
 

@@ -19,6 +19,8 @@ from agm.tensors import Feature
 from media import tone, write_image, write_wav
 from pipeline import STEPS, Pipeline
 
+pytestmark = pytest.mark.numerical
+
 RATE = 8000
 CLIPS = {"train": 16, "val": 6, "test": 6}
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath")

@@ -10,6 +10,8 @@ from scipy import stats
 
 from agm.metrics.intervals import mean_interval, paired_difference
 
+pytestmark = pytest.mark.numerical
+
 # Numbers of the size that metrics have, on a grid on which spread is never lost in rounding.
 VALUES = st.integers(-2000, 2000).map(lambda thousandths: thousandths / 1000)
 SAMPLES = st.lists(VALUES, min_size=2, max_size=12)

@@ -17,6 +17,8 @@ from agm.models.multimodal import MultimodalModel
 from by_hand import Clips, after_pass, close, gradients, own_logits, plain_step, softmax, step_of
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [*((fusion, 2) for fusion in FUSIONS), ("late_sum", 3), ("late_concat", 3), ("early", 3)]
 DOUBLE = torch.float64
 

@@ -11,6 +11,8 @@ from by_hand import close, gradients, plain_step, step_of
 from networks import small_batch, small_method, small_model
 from own_outputs import own_outputs
 
+pytestmark = pytest.mark.numerical
+
 CASES = [(fusion, count) for fusion in ("late_sum", "late_concat", "early") for count in (2, 3, 4)]
 
 

@@ -1,11 +1,14 @@
 """Averages over an epoch: equal counts are equal shares, and an interrupted epoch goes on with the same numbers."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agm.train.loop import select_epoch
 from agm.train.meter import Meter
+
+pytestmark = pytest.mark.numerical
 
 RIGHT = st.lists(st.booleans(), min_size=1, max_size=200)
 

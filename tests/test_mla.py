@@ -17,6 +17,8 @@ from by_hand import Clips, close, softmax
 from networks import CLASSES, FUSIONS, NAMES, WithDropout, small_batch, small_method
 from test_synchronisation import Refusing, RefusingConstants
 
+pytestmark = pytest.mark.numerical
+
 SIZE = 6
 
 

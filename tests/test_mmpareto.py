@@ -11,6 +11,8 @@ from agm.train.loop import compile_parts
 from by_hand import close, gradients, step_of
 from networks import small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [(fusion, count) for fusion in ("late_sum", "late_concat", "early") for count in (2, 3)]
 
 

@@ -13,6 +13,8 @@ from agm.methods.mslr import validation_figures
 from by_hand import Clips, close, gradients, own_logits, plain_step, softmax, step_of
 from networks import FUSIONS, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [("late_concat", 2), ("late_sum", 3), ("early", 2), ("early", 3), ("cross_attention", 2)]
 
 

@@ -22,6 +22,8 @@ from by_hand import (
 )
 from networks import FUSIONS, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [*((fusion, 2) for fusion in FUSIONS), ("late_sum", 3), ("late_concat", 3), ("early", 3)]
 DOUBLE = torch.float64
 

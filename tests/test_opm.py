@@ -13,6 +13,8 @@ from agm.methods.opm import dropped, probabilities
 from by_hand import after_pass, close, gradients, mean_ratios, own_logits, own_scores, plain_step, step_of
 from networks import FUSIONS, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [*((fusion, 2) for fusion in FUSIONS), ("late_sum", 3), ("late_concat", 3), ("early", 3)]
 DOUBLE = torch.float64
 

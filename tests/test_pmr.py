@@ -10,6 +10,8 @@ from torch.nn.functional import cross_entropy
 from by_hand import Clips, close, gradients, plain_step, softmax, step_of
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [*((fusion, 2) for fusion in FUSIONS), ("late_concat", 3), ("early", 3), ("cross_attention", 3)]
 
 

@@ -16,6 +16,8 @@ from agm.train.loop import Training
 from by_hand import Clips, close, gradients, plain_step, step_of
 from networks import CLASSES, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [("late_sum", 2), ("late_concat", 3), ("early", 2), ("early", 3), ("cross_attention", 3)]
 
 

@@ -24,6 +24,8 @@ from agm.shard.stream import Shards
 from agm.source import Source
 from agm.tensors import Feature
 
+pytestmark = pytest.mark.numerical
+
 RANDOM = np.random.default_rng(0)
 
 

@@ -27,6 +27,8 @@ from agm.train.checkpoint import Checkpoints
 from agm.train.loop import Training, clip_gradients, gradient_norm, select_epoch
 from small_shards import write_shards
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 PARAMS = {
     "study": {

@@ -13,6 +13,8 @@ from agm.models.multimodal import MultimodalModel, OnlyModality
 from by_hand import close, gradients, plain_step, step_of
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 CASES = [("late_sum", 2), ("late_concat", 3), ("early", 2), ("early", 3), ("cross_attention", 2)]
 
 

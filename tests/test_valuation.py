@@ -20,6 +20,8 @@ from agm.models.multimodal import MultimodalModel
 from by_hand import close, gradients
 from networks import CLASSES, FUSIONS, NAMES, small_batch, small_method, small_model
 
+pytestmark = pytest.mark.numerical
+
 # Strong enough that a few clips show it.
 SETTINGS = {"sample_valuation": {}, "modality_valuation": {"alpha": 9.0, "part_ratio": 1.0}}
 CASES = [(fusion, count) for fusion in ("late_concat", "early", "cross_attention") for count in (2, 3)]
