@@ -26,12 +26,14 @@ class Moments:
         """Take in one clip's tensor [*shape]."""
         if self._padded:
             tensor = tensor[tensor.reshape(len(tensor), -1).any(axis=1)]
-        values = np.moveaxis(tensor, self._axis, 0).reshape(len(self._mean), -1).astype(np.float64)
-        count = values.shape[1]
+        stored = np.moveaxis(tensor, self._axis, 0).reshape(len(self._mean), -1)
+        count = stored.shape[1]
         if count == 0:
             return
-        self._lowest = np.minimum(self._lowest, values.min(axis=1))
-        self._highest = np.maximum(self._highest, values.max(axis=1))
+        # Of the stored type, which is narrower than float64 and quicker to compare.
+        self._lowest = np.minimum(self._lowest, stored.min(axis=1))
+        self._highest = np.maximum(self._highest, stored.max(axis=1))
+        values = stored.astype(np.float64)
         mean = values.mean(axis=1)
         values -= mean[:, None]
         squares = np.einsum("cv,cv->c", values, values)
