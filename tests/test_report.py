@@ -25,6 +25,8 @@ from agm.report.collect import collect
 KINDS = {"video": "video", "audio": "audio", "text": "text", "image": "image"}
 ALONE = {"video": 0.87, "audio": 0.94, "text": 0.72, "image": 0.6}
 PHI = {"video": 0.41, "audio": 0.93, "text": 0.66, "image": 0.55}
+"""Accuracy of centred φ."""
+PUBLISHED = 0.22
 EPOCHS = 4
 
 
@@ -154,7 +156,8 @@ class Made:
     def _train(self, job: Job) -> dict[str, Any]:
         fusion, method, seed = job.cell
         several = len(self.params.study.modalities) > 1
-        columns = [f"val_phi_{name}" for name in self.params.study.modalities if several]
+        names = self.params.study.modalities if several else []
+        columns = [f"{part}_{name}" for part in ("val_phi", "val_centred") for name in names]
         if self.params.methods[method].name == "agm":
             parts = ("kappa", "kappa_min", "kappa_max", "score", "ratio")
             columns += [f"{part}_{name}" for name in self.params.study.modalities for part in parts]
@@ -180,7 +183,11 @@ class Made:
             size = {"kappa_min": 0.2, "kappa_max": 5.0}.get(name.rsplit("_", 1)[0], 0.6)
             values = (size * (0.5 + generator.random(EPOCHS))).tolist()
             # Before its first epoch of modulation, a history has no κ.
-            absent = 0 if "phi" in name else self.content["methods"][run["method"]].get("window", {}).get("first", 0)
+            absent = (
+                0
+                if name.startswith("val_")
+                else self.content["methods"][run["method"]].get("window", {}).get("first", 0)
+            )
             history[name] = [None] * absent + values[absent:]
         table, failed = pl.DataFrame(history), self.failed(job.cell)
         if failed:
@@ -220,7 +227,10 @@ class Made:
             splits[split] = {"clips": 15, "accuracy": near(accuracy), "classes": table}
             splits[split] |= {"macro_f1": f1, "weighted_f1": f1}
             if len(phis) > 1:
-                splits[split]["phi_accuracy"] = {name: near(PHI[name]) for name in phis}
+                splits[split]["centred_accuracy"] = {name: near(PHI[name]) for name in phis}
+                splits[split]["phi_accuracy"] = {name: near(PUBLISHED) for name in phis}
+                splits[split]["phi_constant"] = {name: near(0.8) for name in phis}
+                splits[split]["permuted_within"] = "split"
         scores = {"run": {}, "selected_epoch": 2, "failed": None, "splits": splits}
         if phis:
             strength = {name: near(1 - PHI[name]) for name in phis}
@@ -230,18 +240,34 @@ class Made:
             }
         if self.adjust:
             self.adjust((job.step, *job.cell), scores)
+        for each in splits.values():
+            if "centred_accuracy" in each and "permuted_accuracy" not in each:
+                # What counts for much is missed much.
+                means = {name: each["accuracy"] - phi / 2 for name, phi in each["centred_accuracy"].items()}
+                each["permuted_accuracy"] = {name: {"mean": mean, "deviation": 0.01} for name, mean in means.items()}
         for name in phis:
             if (job.cell[0], name, job.cell[-1]) in self.failing:
                 scores["competition"][name] = {"d": None, "why": "its concept failed"}
         if failed := self.failed(job.cell):
             scores |= {"failed": failed, "splits": {}, **({"competition": {}} if phis else {})}
         self.scores[job.step, *job.cell] = scores
+        if not phis:
+            self._write_answers(job, scores)
         return scores
 
+    def _write_answers(self, job: Job, scores: dict[str, Any]) -> None:
+        """The test clips' labels and what a concept takes them for, as many right as its accuracy says."""
+        clips = 0 if scores["failed"] else 15
+        right = np.arange(clips) < round(clips * scores["splits"].get("test", {"accuracy": 0})["accuracy"])
+        labels = np.arange(clips) % 5
+        columns = {"split": ["test"] * clips, "label": labels, "prediction": np.where(right, labels, (labels + 1) % 5)}
+        pl.DataFrame(columns, schema_overrides={"split": pl.String}).write_parquet(job.outputs[0])
+        scores["sha256"] = checksums(job.index.parent, ["predictions.parquet"])
+
     def phi(self, method: str, modality: str, fusion: str = "late_concat") -> list[float]:
-        """Test φ accuracy by seed, from what was written."""
+        """Test accuracy of centred φ by seed, from what was written."""
         tests = self._tests("evaluate", fusion, method)
-        return [test["phi_accuracy"][modality] for test in tests]
+        return [test["centred_accuracy"][modality] for test in tests]
 
     def accuracy(self, method: str, fusion: str = "late_concat") -> list[float]:
         """Test accuracy by seed."""
@@ -265,12 +291,12 @@ Adjust = Callable[[tuple[str, ...], dict[str, Any]], None]
 
 
 def shifted(method: str, modality: str, phi: float, accuracy: float = 0.0) -> Adjust:
-    """An effect of `method`: its φ accuracy of `modality` and its accuracy, on every split, moved by so much."""
+    """An effect of `method`: centred φ accuracy of `modality`, and accuracy, on every split, moved by so much."""
 
     def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
         if cell[0] == "evaluate" and cell[2] == method:
             for split in scores["splits"].values():
-                split["phi_accuracy"][modality] += phi
+                split["centred_accuracy"][modality] += phi
                 split["accuracy"] += accuracy
 
     return adjust
@@ -303,8 +329,10 @@ def test_results_hold_every_number_of_every_evaluation() -> None:
         cell = ("digits", fusion, *((name, None) if step == "evaluate" else (None, name)), int(seed))
         for split, part in scores["splits"].items():
             wanted |= {(*cell, split, key, None, None): part[key] for key in keys}
-            for modality, value in part.get("phi_accuracy", {}).items():
-                wanted[*cell, split, "phi_accuracy", modality, None] = value
+            for metric in ("centred_accuracy", "phi_accuracy", "phi_constant", "permuted_accuracy"):
+                for modality, value in part.get(metric, {}).items():
+                    mean = value["mean"] if metric == "permuted_accuracy" else value
+                    wanted[*cell, split, metric, modality, None] = mean
             for row in part["classes"]:
                 metrics = ("clips", "precision", "recall", "f1")
                 wanted |= {(*cell, split, key, None, row["class"]): row[key] for key in metrics}
@@ -379,7 +407,7 @@ def test_answer_is_honest_about_modulation(shift: float, words: str) -> None:
         if cell[0] == "evaluate":
             # Every seed apart from the next by more than the methods are, so that only a real shift shows.
             noise = 0.02 * (int(cell[-1]) - 1) * (1 if cell[2] == "agm" else -1)
-            scores["splits"]["test"]["phi_accuracy"]["video"] = 0.41 + (shift if cell[2] == "agm" else 0) + noise
+            scores["splits"]["test"]["centred_accuracy"]["video"] = 0.41 + (shift if cell[2] == "agm" else 0) + noise
 
     Made(parameters(), adjust)
     report()
@@ -389,12 +417,14 @@ def test_answer_is_honest_about_modulation(shift: float, words: str) -> None:
 def test_answer_says_when_nothing_is_starved() -> None:
     def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
         if cell[0] == "evaluate":
-            scores["splits"]["test"]["phi_accuracy"] = {name: ALONE[name] - 0.02 for name in ("video", "audio", "text")}
+            scores["splits"]["test"]["centred_accuracy"] = {
+                name: ALONE[name] - 0.02 for name in ("video", "audio", "text")
+            }
 
     Made(parameters(), adjust)
     page = report()
     assert verdict() == "No modality is starved in joint training."
-    assert "no φ accuracy lies 0.10 or more below" in page
+    assert "no centred φ accuracy lies 0.10 or more below" in page
 
 
 @pytest.mark.parametrize("alone", [0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6])
@@ -404,7 +434,7 @@ def test_a_gap_of_just_the_threshold_counts(alone: float) -> None:
     def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
         test = scores["splits"]["test"]
         if cell[0] == "evaluate":
-            test["phi_accuracy"] = dict.fromkeys(("video", "audio", "text"), round(alone - 0.1, 2))
+            test["centred_accuracy"] = dict.fromkeys(("video", "audio", "text"), round(alone - 0.1, 2))
         else:
             test["accuracy"] = alone
 
@@ -421,19 +451,75 @@ def test_of_equal_gaps_none_is_the_largest_by_rounding(names: tuple[str, ...]) -
     def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
         test = scores["splits"]["test"]
         if cell[0] == "evaluate":
-            test["phi_accuracy"] = {name: round(value - 0.3, 1) for name, value in alone.items()}
+            test["centred_accuracy"] = {name: round(value - 0.3, 1) for name, value in alone.items()}
         else:
             test["accuracy"] = alone[cell[2]]
 
     Made(parameters(names), adjust)
-    assert f"In joint, φ accuracy of {names[0]} is" in report()
+    assert f"In joint, centred φ accuracy of {names[0]} is" in report()
+
+
+def test_measures_of_use_that_disagree_are_told() -> None:
+    def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
+        if cell[0] == "evaluate":
+            lost = {"video": 0.3, "audio": 0.02, "text": 0.1}
+            for each in scores["splits"].values():
+                means = {name: each["accuracy"] - amount for name, amount in lost.items()}
+                each["permuted_accuracy"] = {name: {"mean": mean, "deviation": 0.0} for name, mean in means.items()}
+
+    Made(parameters(), adjust)
+    page = report()
+    said = "The two measures of use disagree: by centred φ joint uses video least, by permutation audio."
+    assert verdict().endswith(said)
+    assert "the accuracy of joint changes by −0.300 with video, −0.020 with audio and −0.100 with text." in page
+    assert re.search(
+        r"Accuracy with a modality permuted.*\n.*\n +joint +0\.9\d\d.* +0\.6\d\d",
+        Path("reports/summary.txt").read_text(),
+    )
+
+
+@pytest.mark.parametrize("seeds", [(0, 1, 2), (4,)])
+def test_a_network_that_knows_nothing_is_no_measure(seeds: tuple[int, ...]) -> None:
+    """Five classes of three test clips each: alone, text names three or four of fifteen."""
+
+    def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
+        if cell[0] == "evaluate_concept" and cell[2] == "text":
+            scores["splits"]["test"]["accuracy"] = 4 / 15 if cell[-1] == "1" else 3 / 15
+
+    made = Made(parameters(seeds=seeds), adjust)
+    page = report()
+    assert "Not judged, because the network trained on it alone may only know the largest class (0.200): text (0.2" in (
+        verdict()
+    )
+    assert "Video is starved" in verdict() or "Video looks starved" in verdict()
+    metrics = read_json(Path("reports/metrics.json"))["late_concat"]["joint"]
+    assert set(metrics) == {"accuracy", "starvation", "d_video", "d_audio"}
+    gaps = [np.mean(made.alone(name)) - np.mean(made.phi("joint", name)) for name in ("video", "audio")]
+    assert metrics["starvation"] == pytest.approx(max(gaps), abs=5.1e-5)
+    table = pl.read_parquet("reports/results.parquet").filter(pl.col("metric").str.starts_with("d"))
+    assert set(table["modality"]) == {"video", "audio"}
+    kept = made.scores["evaluate", "late_concat", "joint", str(seeds[0])]["competition"]["text"]["d"]
+    assert kept > 0, "it stays in evaluation.json"
+    assert f"{kept:.3f}" not in page
+    assert page.count("text alone may only know the largest class") == 2
+
+
+def test_nothing_is_judged_where_no_network_knows_anything() -> None:
+    def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
+        if cell[0] == "evaluate_concept":
+            scores["splits"]["test"]["accuracy"] = 0.2
+
+    Made(parameters(("video", "audio")), adjust)
+    report()
+    assert verdict().startswith("Not judged, because the network trained on it alone may only know the largest class")
+    assert set(read_json(Path("reports/metrics.json"))["late_concat"]["joint"]) == {"accuracy"}
 
 
 def test_answer_does_not_take_few_seeds_for_proof() -> None:
     def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
         if cell[0] == "evaluate":
             phis = {name: ALONE[name] - 0.1 * int(cell[-1]) for name in ("video", "audio", "text")}
-            scores["splits"]["test"]["phi_accuracy"] = phis
+            scores["splits"]["test"]["centred_accuracy"] = phis
 
     Made(parameters(seeds=(0, 1)), adjust)
     report()
@@ -452,7 +538,7 @@ def test_a_single_seed_has_values_without_intervals() -> None:
 def test_a_loss_of_accuracy_is_told() -> None:
     Made(parameters(), shifted("agm", "video", 0.1, accuracy=-0.2))
     page = report()
-    told = re.search(r"agm: φ accuracy of video .*; accuracy 0\.9\d\d → 0\.7\d\d \(−0\.[12]\d\d, ", page)
+    told = re.search(r"agm: centred φ accuracy of video .*; accuracy 0\.9\d\d → 0\.7\d\d \(−0\.[12]\d\d, ", page)
     assert told, "the sentence about agm"
 
 
@@ -588,7 +674,7 @@ def test_command_prints_the_tables_and_the_page(capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert printed == Path("reports/summary.txt").read_text()
     assert printed.endswith("The report: reports/index.html\n")
-    assert re.search(rf"φ in joint +{np.mean(made.phi('joint', 'video')):.3f} ± ", printed)
+    assert re.search(rf"centred φ in joint +{np.mean(made.phi('joint', 'video')):.3f} ± ", printed)
 
 
 # --- runs that failed ------------------------------------------------------------------------------------------------
@@ -675,7 +761,7 @@ def test_numbers_are_of_the_seeds_that_are_left_and_say_so() -> None:
     base = [made.phi("joint", "video")[seed] for seed in (0, 2)]
     change = f"{np.mean(np.subtract(phi, base)):+.3f} to joint, p {stats.ttest_rel(phi, base).pvalue:.3f} (2 of 3)"
     assert change in page, "paired by the seeds that both have"
-    assert f"φ accuracy of video {np.mean(base):.3f} → {np.mean(phi):.3f} (" in page
+    assert f"centred φ accuracy of video {np.mean(base):.3f} → {np.mean(phi):.3f} (" in page
     assert "1 of 3 runs failed" in page, "beside the method's name"
     assert "Failed: agm in 1 of 3 seeds. Their numbers are of the seeds that are left" in page
     summary = Path("reports/summary.txt").read_text()
@@ -687,7 +773,7 @@ def test_one_pair_is_no_test_and_none_no_difference() -> None:
     base, phi = made.phi("joint", "video"), made.phi("agm", "video")
     page = seen(report())
     assert f"{phi[1] - base[0]:+.3f} to joint (1 of 3)" in page
-    assert re.search(r"φ accuracy of video 0\.\d{3} → 0\.\d{3} \(\+0\.\d{3}, one seed\)", page)
+    assert re.search(r"centred φ accuracy of video 0\.\d{3} → 0\.\d{3} \(\+0\.\d{3}, one seed\)", page)
     assert "agm makes no difference to it that 1 seed can show." in page
     assert not re.search("paired p [=<]", page.replace("\u00a0", " ").split("agm: ")[1])
     Made(parameters(), failing=FAILING["no seed of both"])
@@ -701,7 +787,7 @@ def test_a_method_that_failed_in_every_seed_is_shown_as_failed() -> None:
     page, summary = report(), Path("reports/summary.txt").read_text()
     assert verdict() == "Video is starved in joint training; agm failed in every seed."
     assert re.search(r"agm +failed +failed +failed +– +– +– +0\n", summary)
-    assert re.search(r"φ in agm +failed +failed +failed\n", summary)
+    assert re.search(r"centred φ in agm +failed +failed +failed\n", summary)
     assert "agm (0 of 3)" in page, "in the figures"
     assert "agm: " not in page, "no effect of it is told"
 
@@ -718,7 +804,7 @@ def test_the_gap_is_of_seeds_that_have_both_networks() -> None:
     made = Made(parameters(), failing={(*JOINT, "0"), ("late_concat", "video", "2")})
     page = seen(report())
     alone, base = made.alone("video"), made.phi("joint", "video")
-    said = f"φ accuracy of video is {base[0]:.3f}, against {alone[1]:.3f} of the network trained on it alone"
+    said = f"centred φ accuracy of video is {base[0]:.3f}, against {alone[1]:.3f} of the network trained on it alone"
     assert said in page
     assert verdict().startswith("Video looks starved"), "one pair proves nothing"
     assert read_json(Path("reports/metrics.json"))["late_concat"]["concepts"] == {"failed": 1}
@@ -729,7 +815,9 @@ def test_the_gap_is_of_seeds_that_have_both_networks() -> None:
 def test_what_is_not_known_is_not_called_well_fed() -> None:
     def adjust(cell: tuple[str, ...], scores: dict[str, Any]) -> None:
         if cell[0] == "evaluate":
-            scores["splits"]["test"]["phi_accuracy"] = {name: ALONE[name] - 0.02 for name in ("video", "audio", "text")}
+            scores["splits"]["test"]["centred_accuracy"] = {
+                name: ALONE[name] - 0.02 for name in ("video", "audio", "text")
+            }
 
     Made(parameters(), adjust, failing=FAILING["a concept"])
     page, summary = report(), Path("reports/summary.txt").read_text()

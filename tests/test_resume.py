@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from agm import cli, config
 from agm.graph import Graph, Job
+from agm.methods.method import Data
 from agm.train import watch
 from agm.train.loop import Training
+from agm.train.validate import validate
 from small_shards import write_shards
 from test_train import PARAMS
 
@@ -178,16 +181,14 @@ def test_a_signal_writes_a_checkpoint_first(
 
 
 def test_a_signal_in_the_validation(folder: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
-    validate = Training._validate
-
-    def signalled(training: Training, between_batches: Callable[[], None]) -> dict[str, float]:
+    def signalled(model: nn.Module, data: Data, between_batches: Callable[[], None]) -> dict[str, float]:
         os.kill(os.getpid(), signal.SIGTERM)
-        return validate(training, between_batches)
+        return validate(model, data, between_batches)
 
-    monkeypatch.setattr(Training, "_validate", signalled)
+    monkeypatch.setattr("agm.train.loop.validate", signalled)
     assert cli.main(list(JOB)) == 128 + signal.SIGTERM
     (kept,) = Path(".cache/train").glob("*/*")
     assert kept.name.startswith("step-00000-000005-")
-    monkeypatch.setattr(Training, "_validate", validate)
+    monkeypatch.setattr("agm.train.loop.validate", validate)
     run_both()
     assert results() == undisturbed[1]

@@ -69,12 +69,12 @@ def mono_modal_responses(model: MultimodalModel, inputs: Inputs, shared: bool = 
         if model.exchange is not None:
             parts = _masked_passes(model, subsets, inputs)
         elif shared or not was_training:
-            parts = _fuse_coalitions(model, subsets, encoded, _absent(model, inputs))
+            parts = _fuse_coalitions(model, subsets, encoded, absent(model, inputs))
         else:
             # One pass for the clips and the zero sample behind them: in evaluation mode no row sees another.
             both = model.encode({name: torch.cat([x, torch.zeros_like(x[:1])]) for name, x in inputs.items()})
-            present, absent = ({name: h[rows] for name, h in both.items()} for rows in (slice(-1), slice(-1, None)))
-            parts = _fuse_coalitions(model, subsets, present, absent)
+            present, nothing = ({name: h[rows] for name, h in both.items()} for rows in (slice(-1), slice(-1, None)))
+            parts = _fuse_coalitions(model, subsets, present, nothing)
     # Float32 at least, whatever the autocast: the coefficients of modulation are exponentials of what comes of it.
     outputs = torch.cat([parts, whole.unsqueeze(0)])
     outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
@@ -102,11 +102,14 @@ def coalition_logits(
     with evaluating(model):
         if model.exchange is not None:
             return _masked_passes(model, subsets, inputs)
-        return _fuse_coalitions(model, subsets, features, _absent(model, inputs))
+        return _fuse_coalitions(model, subsets, features, absent(model, inputs))
 
 
-def _absent(model: MultimodalModel, inputs: Inputs) -> Inputs:
-    """E(0) of every modality, `[1, …]`: in evaluation mode the same for every clip, so one sample is enough."""
+def absent(model: MultimodalModel, inputs: Inputs) -> Inputs:
+    """E(0) of every modality, `[1, …]`: in evaluation mode the same for every clip, so one sample is enough.
+
+    Not for encoders that see one another: there it depends on what the others are.
+    """
     return model.encode({name: torch.zeros_like(x[:1]) for name, x in inputs.items()})
 
 
@@ -118,13 +121,15 @@ def _masked_passes(model: MultimodalModel, subsets: list[tuple[str, ...]], input
     return torch.stack(outputs) if outputs else torch.empty(0, len(first), model.fusion.classes, device=first.device)
 
 
-def _fuse_coalitions(model: MultimodalModel, subsets: list[tuple[str, ...]], present: Inputs, absent: Inputs) -> Tensor:
+def _fuse_coalitions(
+    model: MultimodalModel, subsets: list[tuple[str, ...]], present: Inputs, nothing: Inputs
+) -> Tensor:
     """f of every subset, stacked into one call of the fusion: `[S, B, C]`."""
     batch = len(next(iter(present.values())))
     if not subsets:
         return next(iter(present.values())).new_empty(0, batch, model.fusion.classes)
     stacked = {
-        name: torch.cat([h if name in subset else absent[name].expand_as(h) for subset in subsets])
+        name: torch.cat([h if name in subset else nothing[name].expand_as(h) for subset in subsets])
         for name, h in present.items()
     }
     return model.fusion(stacked).unflatten(0, (len(subsets), batch))

@@ -17,7 +17,7 @@ RAW = Path("data/raw")
 # only carries data or messages (command line, files, progress, this module) is not listed; a test holds the lists
 # to what the steps import.
 NETWORKS = ("shard/stream.py", "tensors.py", "attribution.py", "device.py", "models", "ranks.py")
-SCORES = ("metrics/classification.py", "metrics/competition.py")
+SCORES = ("metrics/classification.py", "metrics/competition.py", "metrics/responses.py")
 CODE = {
     "generate": ("generate",),
     "annotations": ("ingest/annotations.py",),
@@ -271,11 +271,14 @@ class Graph:
 
     def _evaluation(self, step: str, run: Job, concepts: list[Job]) -> Job:
         folder = self.evaluations / run.index.parent.relative_to(self.runs)
+        outputs = [folder / "predictions.parquet"]
+        if concepts:
+            outputs.append(folder / "features.safetensors")
         return Job(
             step=step,
             cell=run.cell,
             index=folder / "evaluation.json",
-            outputs=(folder / "predictions.parquet",),
+            outputs=tuple(outputs),
             inputs=(self.data / "shards.json", run.index, *(concept.index for concept in concepts)),
             data=(
                 self.data / "shards",
@@ -295,12 +298,12 @@ class Graph:
 
     def _report(self) -> Job:
         study = self.params.study
-        runs, evaluations = [], []
+        runs, concepts, evaluations = [], [], []
         for fusion in study.fusions:
             for seed in study.seeds:
                 runs += [self._concept(fusion, name, seed) for name in study.modalities]
                 runs += [self._train(fusion, name, seed) for name in study.compared]
-                evaluations += [self._evaluate_concept(fusion, name, seed) for name in study.modalities]
+                concepts += [self._evaluate_concept(fusion, name, seed) for name in study.modalities]
                 evaluations += [self._evaluate(fusion, name, seed) for name in study.compared]
         return Job(
             step="report",
@@ -313,12 +316,13 @@ class Graph:
                 self.data / "manifest.json",
                 self.data / "shards.json",
                 self.data / "inspection.json",
-                *(job.index for job in runs + evaluations),
+                *(job.index for job in runs + concepts + evaluations),
             ),
             data=(
                 self.data / "quarantine.parquet",
                 self.data / "contact_sheet.png",
                 *(job.index.parent / "history.parquet" for job in runs),
+                *(output for job in concepts for output in job.outputs),
             ),
             parameters=("study", "evaluation.confidence"),
         )

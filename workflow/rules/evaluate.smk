@@ -21,6 +21,7 @@ rule evaluate:
     output:
         index="<evaluations>/{fusion}/{method}/seed-{seed}/evaluation.json",
         predictions="<evaluations>/{fusion}/{method}/seed-{seed}/predictions.parquet",
+        features="<evaluations>/{fusion}/{method}/seed-{seed}/features.safetensors",
     log:
         "logs/evaluate/{fusion}/{method}/{seed}.log",
     message:

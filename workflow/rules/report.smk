@@ -1,12 +1,13 @@
 # The whole study on one page.
 
+CONCEPTS = expand(
+    "{fusion}/concepts/seed-{seed}/{modality}",
+    fusion=PARAMS.study.fusions,
+    seed=PARAMS.study.seeds,
+    modality=PARAMS.study.modalities,
+)
 RUNS = [
-    *expand(
-        "{fusion}/concepts/seed-{seed}/{modality}",
-        fusion=PARAMS.study.fusions,
-        seed=PARAMS.study.seeds,
-        modality=PARAMS.study.modalities,
-    ),
+    *CONCEPTS,
     *expand(
         "{fusion}/{method}/seed-{seed}",
         fusion=PARAMS.study.fusions,
@@ -27,6 +28,7 @@ rule report:
         quarantine=ancient("<data>/quarantine.parquet"),
         sheet=ancient("<data>/contact_sheet.png"),
         history=ancient(expand("<runs>/{run}/history.parquet", run=RUNS)),
+        predictions=ancient(expand("<evaluations>/{run}/predictions.parquet", run=CONCEPTS)),
     output:
         index="reports/report.json",
         page="reports/index.html",

@@ -3,11 +3,23 @@
 Reads the run's weights (those picked on validation), the shards, and for a method's run the predictions of the
 mono-modal concepts of the same fusion and seed. Writes, below evaluations/<dataset>/<fusion>/…:
 
-  predictions.parquet  every validation and test clip: its label, the logits, and φ of each modality
-  evaluation.json      accuracy, macro F1, weighted F1 and a table per class, the accuracy of each φ_m, and for a
-                       method's run the competition strength d_m of each modality with its bootstrap interval
+  predictions.parquet   every validation and test clip: its label, the class that is predicted, the logits, and φ of
+                        each modality
+  features.safetensors  for a method's run h_m of the same clips (`val.<modality>`, `test.<modality>`) and E(0)
+                        (`absent.<modality>`): 4 bytes for each clip and number of a feature, so that what a modality
+                        does can be asked again without the shards; no tensors where features are sequences, or depend
+                        on other modalities (`greedy`)
+  evaluation.json       accuracy, macro F1, weighted F1 and a table per class; for a method's run, by modality,
+                          phi_accuracy        of φ_m as it is published
+                          phi_constant        share of φ_m's spread that is the same for every clip
+                          centred_accuracy    of φ_m centred by its mean over validation clips (`agm.metrics.responses`)
+                          permuted_accuracy   with m's features permuted over clips (`agm.evaluate.permute`): mean and
+                                              standard deviation over draws; permuted_within says `split` or `batch`
+                          competition         the strength d_m with its bootstrap interval
+                        and in `centre` what the responses are centred by
 
-The ridge regression behind d_m is fitted on the validation split and read on the test split.
+The ridge regression behind d_m is fitted on the validation split and read on the test split; the means behind the
+centred responses are of the validation split.
 
 A run that failed is not scored: `failed` says what is known of it, `splits` and `competition` are empty, and so is the
 table of predictions. So is one whose outputs are not finite. Where a concept failed, d of its modality is null, with
@@ -21,18 +33,22 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
+from torch import nn
 
 from agm import config, provenance
 from agm.config import Params
 from agm.device import prepare_device
 from agm.errors import AgmError
-from agm.evaluate.predict import Predictions, predict
-from agm.files import checksums, read_index, write_parquet
+from agm.evaluate.permute import permuted_accuracy
+from agm.evaluate.predict import Predictions, predict, separable
+from agm.files import checksums, read_index, replacing, write_parquet
 from agm.graph import Graph, Job
 from agm.methods import build_method
 from agm.metrics.classification import accuracy, classification_summary
 from agm.metrics.competition import competition_strength
+from agm.metrics.responses import Centre, constant_share
 from agm.models import build_concept, build_joint
 from agm.progress import say
 from agm.shard.stream import Shards
@@ -47,22 +63,28 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     trained = graph.job("concept" if is_concept else "train", *job.cell)
     record = _finished(trained)
     shards = Shards.open(graph.data)
-    predictions = {} if record["failed"] else _predict(params, trained, shards)
+    model = None if record["failed"] else _trained(params, trained, shards)
+    predictions = {} if model is None else _predict(params, model, shards)
     if failed := record["failed"] or _not_finite(predictions):
         say(f"{job.command}: not scored, because the run failed: {failed['what']}")
         predictions = {}
     modalities = [] if is_concept else params.study.modalities
     write_parquet(job.outputs[0], _table(predictions) if predictions else _no_predictions(shards, modalities))
+    splits = {
+        split: classification_summary(one.logits, one.labels, shards.classes) for split, one in predictions.items()
+    }
     summary = {
         "run": record["run"],
         "selected_epoch": record["selected_epoch"],
         "failed": failed,
-        "splits": {split: _summary(one, shards.classes) for split, one in predictions.items()},
-        "sha256": checksums(job.index.parent, [path.name for path in job.outputs]),
+        "splits": splits,
     }
     if not is_concept:
+        _write_features(job.outputs[1], predictions)
+        if predictions and len(modalities) > 1:
+            summary["centre"] = _add_modalities(splits, params, model, shards, predictions)
         summary["competition"] = _competition(params, graph, job, predictions) if predictions else {}
-    return summary
+    return summary | {"sha256": checksums(job.index.parent, [path.name for path in job.outputs])}
 
 
 def _finished(job: Job) -> dict[str, Any]:
@@ -76,7 +98,8 @@ def _finished(job: Job) -> dict[str, Any]:
     return read_index(job.index, job.command)
 
 
-def _predict(params: Params, trained: Job, shards: Shards) -> dict[str, Predictions]:
+def _trained(params: Params, trained: Job, shards: Shards) -> nn.Module:
+    """The network of a finished run, in evaluation mode."""
     device = prepare_device(params.trainer.threads)
     fusion, name, seed = trained.cell[0], trained.cell[1], int(trained.cell[2])
     if trained.step == "concept":
@@ -85,7 +108,11 @@ def _predict(params: Params, trained: Job, shards: Shards) -> dict[str, Predicti
         model = build_joint(params, fusion, shards.features, len(shards.classes), seed)
         build_method(params.method(name), model, seed)  # a few methods are networks of their own
     model.load_state_dict(load_file(trained.outputs[0]))
-    model.to(device).eval()
+    return model.to(device).eval()
+
+
+def _predict(params: Params, model: nn.Module, shards: Shards) -> dict[str, Predictions]:
+    device = next(model.parameters()).device
     return {split: predict(model, shards, split, params.evaluation.batch_size, device) for split in SPLITS}
 
 
@@ -101,11 +128,38 @@ def _not_finite(predictions: dict[str, Predictions]) -> dict[str, Any] | None:
     return None
 
 
-def _summary(one: Predictions, classes: list[str]) -> dict[str, Any]:
-    summary = classification_summary(one.logits, one.labels, classes)
-    if one.responses:
-        summary["phi_accuracy"] = {name: accuracy(phi, one.labels) for name, phi in one.responses.items()}
-    return summary
+def _add_modalities(
+    splits: dict[str, dict[str, Any]],
+    params: Params,
+    model: nn.Module,
+    shards: Shards,
+    predictions: dict[str, Predictions],
+) -> dict[str, Any]:
+    """Add to the scores of each split what is said of each modality; returns what responses are centred by."""
+    settings = params.evaluation
+    centre = Centre.of(predictions["val"].responses, predictions["val"].logits)
+    for split, one in predictions.items():
+        found = {"phi_accuracy": {}, "phi_constant": {}, "centred_accuracy": {}, "permuted_accuracy": {}}
+        permuted = permuted_accuracy(model, one, shards, split, settings.permutations, settings.batch_size)
+        for name, phi in one.responses.items():
+            found["phi_accuracy"][name] = accuracy(phi, one.labels)
+            found["phi_constant"][name] = constant_share(phi)
+            found["centred_accuracy"][name] = accuracy(centre.centred(name, phi), one.labels)
+            draws = np.array(permuted[name])
+            found["permuted_accuracy"][name] = {"mean": float(draws.mean()), "deviation": float(draws.std(ddof=1))}
+        splits[split] |= found | {"permuted_within": "split" if separable(model) else "batch"}
+    means = {name: mean.tolist() for name, mean in centre.responses.items()}
+    return {"responses": means, "output": centre.output.tolist()}
+
+
+def _write_features(target: Path, predictions: dict[str, Predictions]) -> None:
+    tensors = {
+        f"{split}.{name}": feature for split, one in predictions.items() for name, feature in one.features.items()
+    }
+    for one in predictions.values():
+        tensors |= {f"absent.{name}": feature for name, feature in one.absent.items()}
+    with replacing(target) as temporary:
+        save_file(tensors, temporary)
 
 
 def _table(predictions: dict[str, Predictions]) -> pl.DataFrame:
@@ -115,6 +169,7 @@ def _table(predictions: dict[str, Predictions]) -> pl.DataFrame:
                 "clip_id": one.clip_ids,
                 "split": [split] * len(one.clip_ids),
                 "label": one.labels,
+                "prediction": one.logits.argmax(axis=1),
                 "logits": one.logits,
                 **{f"phi_{name}": phi for name, phi in one.responses.items()},
             }
@@ -127,7 +182,7 @@ def _no_predictions(shards: Shards, modalities: list[str]) -> pl.DataFrame:
     """The table of a run that failed: the columns of any other, and no rows."""
     scores = pl.Array(pl.Float32, len(shards.classes))
     phis = [f"phi_{name}" for name in modalities if len(modalities) > 1]
-    columns = {"clip_id": pl.String, "split": pl.String, "label": pl.Int64, "logits": scores}
+    columns = {"clip_id": pl.String, "split": pl.String, "label": pl.Int64, "prediction": pl.Int64, "logits": scores}
     return pl.DataFrame(schema=columns | dict.fromkeys(phis, scores))
 
 

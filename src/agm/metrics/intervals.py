@@ -1,6 +1,6 @@
 """What several seeds say together: a mean with its t interval, and a paired comparison with a baseline.
 
-Seeds are few, so the normal approximation would promise too much: everything here is Student's t, by scipy.stats.
+Seeds are few, so the normal approximation would promise too much: intervals over seeds are Student's t, by scipy.stats.
 """
 
 from collections.abc import Sequence
@@ -71,6 +71,27 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], confid
     low, high = _ends(differences, size, confidence)
     p = _p_value(sample, reference, size)
     return Difference(float(differences.mean()), low, high, len(differences), p)
+
+
+def bootstrap_share(right: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Share of right answers of several seeds on the same clips, with a percentile interval.
+
+    Clips and seeds are both drawn anew in each resample, so the interval is there for a single seed too.
+
+    Args:
+        right: `[S, N]` bool, a row per seed.
+    """
+    generator = np.random.default_rng(seed)
+    right = right.astype(np.float64)
+    seeds, clips = right.shape
+    shares = []
+    for _ in range(resamples):
+        # How often each clip is drawn says the same as which ones are, and is a product instead of a copy.
+        often = np.bincount(generator.integers(clips, size=clips), minlength=clips)
+        shares.append((right[generator.integers(seeds, size=seeds)] @ often).mean() / clips)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(shares, [tail, 1 - tail])
+    return Interval(float(right.mean()), float(low), float(high), seeds)
 
 
 def _sample(values: Sequence[float]) -> np.ndarray:

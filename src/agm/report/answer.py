@@ -1,8 +1,9 @@
 """The answer in words: which modality is starved, and does modulation fix it? Computed, so it can also be 'no'.
 
-A modality is called starved when the accuracy of its response φ_m in joint training lies at least `STARVED` below the
-accuracy of the network trained on it alone, and the interval of that gap excludes zero. With a gap of that size but
-too few seeds to tell, it 'looks' starved. That none is starved is said only where every interval ends below `STARVED`.
+A modality is called starved when the accuracy of its centred response φ_m in joint training lies at least `STARVED`
+below the accuracy of the network trained on it alone, and the interval of that gap excludes zero. With a gap of that
+size but too few seeds to tell, it 'looks' starved. That none is starved is said only where every interval ends below
+`STARVED`. A modality of which the network trained on it alone knows no more than the largest class is not judged.
 
 Where runs failed, numbers that are set against each other are of the seeds that all of them have, and what is left
 without such seeds is not judged.
@@ -49,11 +50,13 @@ class _Story:
         found = {name: results.gap(fusion, baseline, name) for name in self.modalities}
         self.gaps = {name: gap for name, gap in found.items() if gap is not None}
         self.unknown = [name for name in self.modalities if name not in self.gaps]
+        self.uninformed = [name for name in self.unknown if (fusion, name) in results.uninformed]
         self.starved = [name for name, gap in self.gaps.items() if gap.mean >= STARVED]
         self.target = max(self.gaps, key=lambda name: self.gaps[name].mean, default=None)
 
     def answer(self) -> Answer:
-        compared = (self._starvation(), self._competition()) if len(self.modalities) > 1 else ()
+        several_ways = (self._starvation(), self._permutation(), self._competition())
+        compared = several_ways if len(self.modalities) > 1 else ()
         told = filter(None, [self._failures(), *compared, *self._effects()])
         return Answer(self.fusion, self._verdict(), tuple(told))
 
@@ -65,13 +68,50 @@ class _Story:
         if not self.results.method(self.fusion, self.baseline, "accuracy"):
             return f"Every run of {self.baseline} failed, so the study cannot say which modality is starved."
         known = self._starved() if self.starved else self._none_starved() if self.gaps else None
-        return " ".join(filter(None, [known, self._not_judged()]))
+        return " ".join(filter(None, [known, self._not_judged(), self._uninformed(), self._disagreement()]))
 
     def _not_judged(self) -> str | None:
-        if not self.unknown:
+        lost = [name for name in self.unknown if name not in self.uninformed]
+        if not lost:
             return None
         needed = f"no seed has both {self.baseline} and the network trained on it alone, because runs failed"
-        return f"Of {several(self.unknown)} nothing can be said: {needed}."
+        return f"Of {several(lost)} nothing can be said: {needed}."
+
+    def _uninformed(self) -> str | None:
+        """Which networks know nothing alone: nothing can be missing of that in the joint model."""
+        if not self.uninformed:
+            return None
+        found = []
+        for name in self.uninformed:
+            alone = self.results.uninformed[self.fusion, name]
+            ends = f"{number(alone.low)} to {number(alone.high)}"
+            found.append(f"{name} ({number(alone.mean)}, {percent(self.results.confidence)} interval {ends})")
+        guess = number(self.study.majority)
+        return (
+            f"Not judged, because the network trained on it alone may only know the largest class ({guess}): "
+            f"{several(found)}."
+        )
+
+    def _disagreement(self) -> str | None:
+        """Two measures of what a modality is used for, which need not agree."""
+        by_phi, by_permutation = self._used_least()
+        if by_phi == by_permutation:
+            return None
+        return (
+            f"The two measures of use disagree: by centred φ {self.baseline} uses {by_phi} least, by permutation "
+            f"{by_permutation}."
+        )
+
+    def _used_least(self) -> tuple[str | None, str | None]:
+        """The modality with the lowest centred φ accuracy, and the one whose permutation costs least."""
+        phis = {name: self._values(self.baseline, "centred_accuracy", name) for name in self.modalities}
+        drops = {name: self.results.drop(self.fusion, self.baseline, name) for name in self.modalities}
+        if len(self.modalities) == 1 or None in drops.values():
+            return None, None
+        return (
+            min(phis, key=lambda name: exact_mean(phis[name])),
+            min(drops, key=lambda name: drops[name].mean),
+        )
 
     def _starved(self) -> str:
         sure = all(_certain(self.gaps[name]) for name in self.starved)
@@ -92,7 +132,7 @@ class _Story:
 
     def _in_short(self, method: str) -> str:
         """What a method does for the most starved modality, in a few words."""
-        phi, base = (self._values(name, "phi_accuracy", self.target) for name in (method, self.baseline))
+        phi, base = (self._values(name, "centred_accuracy", self.target) for name in (method, self.baseline))
         if not phi:
             return "failed in every seed"
         phi, base, alone = shared(phi, base, self.results.alone(self.fusion, self.target))
@@ -133,8 +173,8 @@ class _Story:
         details = f"{self._against(self.target)} (gap {evidence(gap, self.results.confidence)})"
         if not self.starved:
             return (
-                f"In {self.baseline}, no φ accuracy{judged} lies {number(STARVED, 2)} or more below what a network "
-                f"reaches on the modality alone. The largest gap: {details}."
+                f"In {self.baseline}, no centred φ accuracy{judged} lies {number(STARVED, 2)} or more below what a "
+                f"network reaches on the modality alone. The largest gap: {details}."
             )
         others = [self._against(name) for name in self.starved if name != self.target]
         also = f" Also below: {several(others)}." if others else ""
@@ -142,17 +182,30 @@ class _Story:
         return f"In {self.baseline}, {details}.{doubt}{also}"
 
     def _against(self, modality: str) -> str:
-        values = self._values(self.baseline, "phi_accuracy", modality), self.results.alone(self.fusion, modality)
+        values = self._values(self.baseline, "centred_accuracy", modality), self.results.alone(self.fusion, modality)
         phi, alone = (number(self.results.mean(each).mean) for each in shared(*values))
-        return f"φ accuracy of {modality} is {phi}, against {alone} of the network trained on it alone"
+        return f"centred φ accuracy of {modality} is {phi}, against {alone} of the network trained on it alone"
+
+    def _permutation(self) -> str | None:
+        """What the baseline loses when a modality comes from other clips."""
+        drops = {name: self.results.drop(self.fusion, self.baseline, name) for name in self.modalities}
+        if None in drops.values():
+            return None
+        found = [f"{number(-drop.mean)} with {name}" for name, drop in drops.items()]
+        return (
+            f"With one modality permuted over the clips, the accuracy of {self.baseline} changes by {several(found)}."
+        )
 
     def _competition(self) -> str | None:
         """Whether the second measure of the same thing agrees; None where failed runs leave some of it unknown."""
-        values = shared(*(self._values(self.baseline, "d", name) for name in self.modalities))
+        judged = [name for name in self.modalities if name not in self.uninformed]
+        if len(judged) < 2:
+            return None
+        values = shared(*(self._values(self.baseline, "d", name) for name in judged))
         if not values[0]:
             return None
         means = (self.results.mean(each).mean for each in values)
-        strengths = dict(zip(self.modalities, means, strict=True))
+        strengths = dict(zip(judged, means, strict=True))
         first = max(strengths, key=lambda name: strengths[name])
         rest = several([f"{name} {number(value)}" for name, value in strengths.items() if name != first])
         agrees = "" if not self.starved else " agrees: it" if first == self.target else " does not agree: it"
@@ -165,11 +218,11 @@ class _Story:
         if len(told) > TOLD_APART:
             told = [name for name in told if not self._lost(method=name)]
         if len(told) > TOLD_APART and self.target:
-            fed, right = self._best(told, "phi_accuracy", self.target), self._best(told, "accuracy")
+            fed, right = self._best(told, "centred_accuracy", self.target), self._best(told, "accuracy")
             whole = "" if told == self.methods else " that failed in no seed"
             yield (
-                f"Of {len(told)} methods{whole}, {fed} has the highest φ accuracy of {self.target} and {right} the "
-                "highest accuracy. The best of many, picked afterwards, looks better than it is."
+                f"Of {len(told)} methods{whole}, {fed} has the highest centred φ accuracy of {self.target} and {right} "
+                "the highest accuracy. The best of many, picked afterwards, looks better than it is."
             )
             told = list(dict.fromkeys([fed, right]))
         for method in told:
@@ -180,7 +233,9 @@ class _Story:
         if self.results.to_baseline(self.fusion, method, "accuracy") is None:
             return f"not compared, because no seed has both its run and that of {self.baseline}"
         phi = (
-            f"φ accuracy of {self.target} {self._change(method, 'phi_accuracy', self.target)}; " if self.target else ""
+            f"centred φ accuracy of {self.target} {self._change(method, 'centred_accuracy', self.target)}; "
+            if self.target
+            else ""
         )
         return f"{phi}accuracy {self._change(method, 'accuracy')}"
 

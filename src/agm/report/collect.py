@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from agm import config, provenance
@@ -12,6 +14,7 @@ from agm.config import Params
 from agm.errors import AgmError, listed
 from agm.files import read_index, read_json
 from agm.graph import Graph, Job
+from agm.metrics.intervals import Interval, bootstrap_share
 
 RESULTS = ("inspect", "concept", "evaluate_concept", "train", "evaluate")
 LISTED = 8
@@ -28,6 +31,7 @@ class Run:
         record: content of run.json.
         history: one row per epoch.
         evaluation: content of evaluation.json.
+        right: of a concept, which test clips it names right, bool [N]; None for a method's run or one that failed.
         command: that trains it.
         folder: where the run lies.
     """
@@ -39,6 +43,7 @@ class Run:
     record: dict[str, Any]
     history: pl.DataFrame
     evaluation: dict[str, Any]
+    right: np.ndarray | None
     command: str
     folder: Path
 
@@ -82,6 +87,29 @@ class Study:
     def failed(self) -> list[Run]:
         """All runs that failed."""
         return [run for run in self.runs if run.failed]
+
+    @property
+    def majority(self) -> float:
+        """Accuracy on the test split of always naming its largest class."""
+        test = self.shards["splits"]["test"]
+        return max(test["labels"].values()) / test["rows"]
+
+    @cached_property
+    def uninformed(self) -> dict[tuple[str, str], Interval]:
+        """The concepts, by fusion and modality, that are not seen to know more than the largest class.
+
+        Their accuracies, with intervals over clips and seeds that reach down to `majority`. What is measured against
+        such a network, a gap or a competition strength, means nothing.
+        """
+        confidence = self.params.evaluation.confidence
+        found = {}
+        for fusion in self.params.study.fusions:
+            for name in self.params.study.modalities:
+                right = [run.right for run in self.sound(fusion, concept=name)]
+                interval = bootstrap_share(np.stack(right), confidence) if right else None
+                if interval is not None and interval.low <= self.majority:
+                    found[fusion, name] = interval
+        return found
 
 
 def collect(params: Params, content: dict[str, Any]) -> Study:
@@ -150,6 +178,7 @@ def _runs(graph: Graph) -> Iterator[Run]:
 def _run(run: Job, evaluation: Job, method: str | None = None, concept: str | None = None) -> Run:
     name = "history.parquet"
     record = read_index(run.index, run.command, name)
+    scores = read_json(evaluation.index, evaluation.command)
     return Run(
         fusion=run.cell[0],
         method=method,
@@ -157,10 +186,19 @@ def _run(run: Job, evaluation: Job, method: str | None = None, concept: str | No
         seed=int(run.cell[-1]),
         record=record,
         history=_parquet(run.index.parent / name, run),
-        evaluation=read_json(evaluation.index, evaluation.command),
+        evaluation=scores,
+        right=_right(evaluation) if concept is not None and not scores["failed"] else None,
         command=run.command,
         folder=run.index.parent,
     )
+
+
+def _right(evaluation: Job) -> np.ndarray:
+    """Which test clips the evaluated network names right, bool `[N]`."""
+    (path,) = evaluation.outputs
+    read_index(evaluation.index, evaluation.command, path.name)
+    table = _parquet(path, evaluation).filter(split="test")
+    return (table["label"] == table["prediction"]).to_numpy()
 
 
 def _parquet(path: Any, job: Job) -> pl.DataFrame:

@@ -14,14 +14,16 @@ SHARES = (0.0, 1.02)
 
 
 def phi_panels(study: Study, results: Results, fusion: str) -> list[Panel]:
-    """φ accuracy of each modality by method, against the network trained on that modality alone."""
+    """Centred φ accuracy of each modality by method, against the network trained on that modality alone."""
     names = study.params.study.modalities
-    rows = {name: _dots(study, results, fusion, "phi_accuracy", name) for name in names}
+    rows = {name: _dots(study, results, fusion, "centred_accuracy", name) for name in names}
     alone = {name: results.alone(fusion, name) for name in names}
     values = [value for name in names for dot in rows[name].values() for value in dot.values]
     values += [value for name in names for value in alone[name].values()]
     limits = (max(0.0, min(values) - 0.08), min(1.02, max(values) + 0.08)) if values else SHARES
-    return [dots(f"φ accuracy of {name}", fusion, rows[name], limits, results.mean(alone[name])) for name in names]
+    return [
+        dots(f"centred φ accuracy of {name}", fusion, rows[name], limits, results.mean(alone[name])) for name in names
+    ]
 
 
 def competition_panels(study: Study, results: Results, fusion: str) -> list[Panel]:
@@ -33,13 +35,13 @@ def competition_panels(study: Study, results: Results, fusion: str) -> list[Pane
 
 
 def curve_panels(study: Study, fusion: str) -> list[Panel]:
-    """Loss, accuracy and φ accuracy over the epochs: mean over seeds, band from the lowest to the highest seed.
+    """Loss, accuracy and centred φ accuracy over the epochs: mean over seeds, band from the lowest to the highest seed.
 
     Without runs that failed: where one ends early, the mean would go on over other seeds.
     """
     names = study.params.study
     # The φ of an only modality is the whole output: the history does not repeat it.
-    phis = {name: f"val_phi_{name}" if len(names.modalities) > 1 else "val_accuracy" for name in names.modalities}
+    phis = {name: f"val_centred_{name}" if len(names.modalities) > 1 else "val_accuracy" for name in names.modalities}
 
     def panel(title: str, column: str, limits: tuple[float, float] | None = None, alone: str | None = None) -> Panel:
         runs = {method: study.sound(fusion, method=method) for method in names.compared}
@@ -52,7 +54,7 @@ def curve_panels(study: Study, fusion: str) -> list[Panel]:
         panel("training loss", "train_loss"),
         panel("validation loss", "val_loss"),
         panel("validation accuracy", "val_accuracy", SHARES),
-        *(panel(f"validation φ accuracy, {name}", phis[name], SHARES, name) for name in names.modalities),
+        *(panel(f"validation centred φ accuracy, {name}", phis[name], SHARES, name) for name in names.modalities),
     ]
 
 

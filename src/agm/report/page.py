@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from agm.report import environment, figures, tables
 from agm.report.answer import STARVED, Answer, caution, power
-from agm.report.collect import Study
+from agm.report.collect import Run, Study
 from agm.report.drawing import ALONE, lines
 from agm.report.failures import failures
 from agm.report.results import Results
@@ -52,6 +52,7 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
         selection={"accuracy": "highest accuracy", "loss": "lowest loss"}[study.params.trainer.select],
         seeds=count(len(names.seeds), "seed") + without,
         penalty="chosen by leave-one-out" if alpha is None else f"{alpha:g}",
+        within_batches=sorted({run.method for run in study.runs if _permuted_within(run) == "batch"}),
         used=sum(split["rows"] for split in study.shards["splits"].values()),
         many=MANY_CLASSES,
         fusions=fusions,
@@ -64,6 +65,11 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
     )
 
 
+def _permuted_within(run: Run) -> str | None:
+    """What the run's features were permuted within; None where they were not."""
+    return run.evaluation["splits"].get("test", {}).get("permuted_within")
+
+
 def _fusion(study: Study, results: Results, answer: Answer) -> dict[str, Any]:
     """Answer, tables and figures of one fusion."""
     fusion = answer.fusion
@@ -72,6 +78,8 @@ def _fusion(study: Study, results: Results, answer: Answer) -> dict[str, Any]:
         "answer": answer,
         "accuracies": tables.accuracies(study, results, fusion),
         "monomodal": tables.monomodal(study, results, fusion),
+        "permutation": tables.permutation(study, results, fusion),
+        "published": tables.published(study, results, fusion),
         "phi": figures.phi_panels(study, results, fusion),
         "competition": tables.competition(study, results, fusion),
         "competition_by_seed": tables.competition_by_seed(study, results, fusion),
@@ -86,10 +94,9 @@ def _fusion(study: Study, results: Results, answer: Answer) -> dict[str, Any]:
 
 def _data(study: Study) -> dict[str, Any]:
     """What became of the clips."""
-    labels, rows = (study.shards["splits"]["test"][key] for key in ("labels", "rows"))
     return {
         "clips": tables.clips(study),
-        "guess": max(labels.values()) / rows,
+        "guess": study.majority,
         "reasons": tables.reasons(study, SHOWN_REASONS),
         "quarantined": tables.quarantined(study, SHOWN_CLIPS),
         "warnings": study.manifest["warnings"],

@@ -29,8 +29,8 @@ SCHEMA = {
 OF_CLASS = ("clips", "precision", "recall", "f1")
 OF_COMPETITION = {"d": "d", "low": "d_low", "high": "d_high", "rank": "d_rank", "alpha": "d_penalty"}
 FAILED = "failed"
-MOST_CLIPS = 1_000_000
-"""Up to so many test clips, a share of them that is stored as a float is known as the fraction that it was."""
+MOST_CLIPS = 10_000_000
+"""Up to so many clips, a share of them that is stored as a float is known as the fraction that it was."""
 Values = dict[int, float]
 """A number per seed; seeds whose run failed are not there."""
 
@@ -41,17 +41,18 @@ def tidy(study: Study) -> pl.DataFrame:
     Returns:
         The columns of `SCHEMA`, in the order of the study. `method` or `concept` is null, according to what was
         trained; `modality` and `class` are null where the number is about all of them. A run that failed has one
-        row, without a split: the metric `failed`, 1.
+        row, without a split: the metric `failed`, 1. A competition strength against a concept that knows nothing
+        (`Study.uninformed`) is left out.
     """
     rows = [
         (study.params.dataset.name, run.fusion, run.method, run.concept, run.seed, *number)
         for run in study.runs
-        for number in _numbers(run)
+        for number in _numbers(run, study)
     ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def _numbers(run: Run) -> Iterator[tuple[str | None, str, str | None, str | None, float]]:
+def _numbers(run: Run, study: Study) -> Iterator[tuple[str | None, str, str | None, str | None, float]]:
     """Split, metric, modality, class, value."""
     if run.failed:
         yield None, FAILED, None, None, 1.0
@@ -59,21 +60,38 @@ def _numbers(run: Run) -> Iterator[tuple[str | None, str, str | None, str | None
         yield split, "accuracy", None, None, scores["accuracy"]
         yield split, "macro_f1", None, None, scores["macro_f1"]
         yield split, "weighted_f1", None, None, scores["weighted_f1"]
-        for modality, accuracy in _phis(run, scores).items():
-            yield split, "phi_accuracy", modality, None, accuracy
+        for modality, found in _of_modalities(run, scores).items():
+            for metric, value in found.items():
+                yield split, metric, modality, None, value
         for row in scores["classes"]:
             for metric in OF_CLASS:
                 yield split, metric, None, row["class"], row[metric]
     for modality, strength in run.evaluation.get("competition", {}).items():
-        # Without the network trained on the modality alone there is no d.
-        for name, metric in OF_COMPETITION.items() if strength["d"] is not None else ():
+        # Without the network trained on the modality alone there is no d, and with one that knows nothing it says
+        # nothing.
+        if strength["d"] is None or (run.fusion, modality) in study.uninformed:
+            continue
+        for name, metric in OF_COMPETITION.items():
             yield "test", metric, modality, None, strength[name]
 
 
-def _phis(run: Run, scores: dict[str, Any]) -> dict[str, float]:
-    """Accuracy of each φ_m; a method's only modality has the whole output as its φ (Σ_m φ_m = f)."""
-    only = list(run.evaluation.get("competition", {}))[:1]
-    return scores.get("phi_accuracy", dict.fromkeys(only, scores["accuracy"]))
+def _of_modalities(run: Run, scores: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """What is said of each modality of a method's run, by metric.
+
+    An only modality has the whole output as its φ (Σ_m φ_m = f), and nothing is permuted.
+    """
+    if "centred_accuracy" not in scores:
+        only = list(run.evaluation.get("competition", {}))[:1]
+        return {name: {"phi_accuracy": scores["accuracy"], "centred_accuracy": scores["accuracy"]} for name in only}
+    return {
+        name: {
+            "centred_accuracy": scores["centred_accuracy"][name],
+            "phi_accuracy": scores["phi_accuracy"][name],
+            "phi_constant": scores["phi_constant"][name],
+            "permuted_accuracy": scores["permuted_accuracy"][name]["mean"],
+        }
+        for name in scores["centred_accuracy"]
+    }
 
 
 class Results:
@@ -85,6 +103,7 @@ class Results:
         baseline: the method that others are compared with, or None.
         confidence: of every interval.
         seeds: how many the study has; a number is over so many unless it says less.
+        uninformed: the concepts, by fusion and modality, that know nothing: see `Study.uninformed`.
 
     Args:
         table: as `tidy` makes it.
@@ -94,6 +113,7 @@ class Results:
     def __init__(self, table: pl.DataFrame, study: Study) -> None:
         self.baseline, self.confidence = study.baseline, study.params.evaluation.confidence
         self.seeds = len(study.params.study.seeds)
+        self.uninformed = study.uninformed
         self._values: dict[tuple[Any, ...], Values] = {}
         for row in table.filter(pl.col("split") == "test").iter_rows(named=True):
             key = (row["fusion"], row["method"], row["concept"], row["metric"], row["modality"], row["class"])
@@ -129,8 +149,18 @@ class Results:
         return self.difference(self.method(fusion, method, metric, modality), reference)
 
     def gap(self, fusion: str, method: str, modality: str) -> Difference | None:
-        """How far φ_m's accuracy lies below that of the network trained on m alone."""
-        return self.shortfall(self.alone(fusion, modality), self.method(fusion, method, "phi_accuracy", modality))
+        """How far the accuracy of the centred φ_m lies below that of the network trained on m alone.
+
+        None also where that network knows nothing (`uninformed`).
+        """
+        if (fusion, modality) in self.uninformed:
+            return None
+        return self.shortfall(self.alone(fusion, modality), self.method(fusion, method, "centred_accuracy", modality))
+
+    def drop(self, fusion: str, method: str, modality: str) -> Difference | None:
+        """What a method's accuracy loses when the modality is permuted over clips."""
+        values = self.method(fusion, method, "accuracy")
+        return self.shortfall(values, self.method(fusion, method, "permuted_accuracy", modality))
 
     def shortfall(self, values: Values, reached: Values) -> Difference | None:
         """How far the accuracies `reached` lie below `values`: `difference`, with a mean that can be compared."""
@@ -156,8 +186,9 @@ def metrics(study: Study, results: Results) -> dict[str, Any]:
 
     Returns:
         By fusion and method: `accuracy`; `starvation`, the largest distance over the modalities from the accuracy
-        alone down to φ_m's; and `d_<modality>`, the competition strength. Where runs failed, `failed` says how many,
-        that of concepts under `concepts`; a number that too many failures leave unknown is not there.
+        alone down to that of the centred φ_m; and `d_<modality>`, the competition strength. Where runs failed,
+        `failed` says how many, that of concepts under `concepts`; a number that too many failures leave unknown is not
+        there, nor is one against a concept that knows nothing.
     """
     names = study.params.study
     found = {}
@@ -172,10 +203,11 @@ def metrics(study: Study, results: Results) -> dict[str, Any]:
 
 
 def _few(results: Results, fusion: str, method: str, modalities: list[str]) -> dict[str, float]:
-    gaps = [results.gap(fusion, method, name) for name in modalities]
+    known = [name for name in modalities if (fusion, name) not in results.uninformed]
+    gaps = [results.gap(fusion, method, name) for name in known]
     means = {
         "accuracy": results.mean(results.method(fusion, method, "accuracy")),
-        "starvation": None if None in gaps else max(gaps, key=lambda gap: gap.mean),
+        "starvation": None if None in gaps else max(gaps, key=lambda gap: gap.mean, default=None),
         **{f"d_{name}": results.mean(results.method(fusion, method, "d", name)) for name in modalities},
     }
     return {name: round(found.mean, 4) for name, found in means.items() if found is not None}

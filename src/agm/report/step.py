@@ -6,8 +6,8 @@ parameters, code or data than params.yaml asks for. Writes
 
   reports/index.html        one page that needs nothing else: the answer, tables, figures, data, configuration
   reports/metrics.json      a few means over seeds, the columns of `dvc exp show`: for every fusion and method
-                            accuracy, starvation (the largest distance from a modality's accuracy alone down to its
-                            accuracy in the joint model, φ) and d_<modality>, the competition strength
+                            accuracy, starvation (the largest distance from a modality's accuracy alone down to that
+                            of its centred φ in the joint model) and d_<modality>, the competition strength
   reports/results.parquet   every number of every run in one long table: dataset, fusion, method or concept, seed,
                             split, metric, modality, class, value
   reports/summary.txt       the answer and the tables of results for a terminal, which are also printed
@@ -72,6 +72,8 @@ def plain(study: Study, results: Results, answers: list[Answer]) -> str:
         blocks.append(failed.plain())
     for each in answers:
         blocks.append("\n".join(filter(None, [f"{each.fusion}: {each.verdict}", warning])))
-        for table in (tables.accuracies, tables.monomodal, tables.competition):
-            blocks.append(table(study, results, each.fusion).plain())
+        for table in (tables.accuracies, tables.monomodal, tables.permutation, tables.published, tables.competition):
+            found = table(study, results, each.fusion)
+            if found is not None:
+                blocks.append(found.plain())
     return "\n\n".join(blocks)

@@ -77,14 +77,47 @@ def accuracies(study: Study, results: Results, fusion: str) -> Table:
 
 
 def monomodal(study: Study, results: Results, fusion: str) -> Table:
-    """φ accuracy of every method and modality, over the accuracy of the networks trained on one modality alone."""
+    """Centred φ accuracy of every method and modality, over that of the networks trained on one modality alone."""
     names = study.params.study.modalities
-    alone = (Cell("network alone"), *(_mean(results, results.alone(fusion, name)) for name in names))
-    rows = [alone]
+    rows = [(Cell("network alone"), *(_alone(results, fusion, name) for name in names))]
     for method in study.params.study.compared:
         fields = [_phi(results, fusion, method, name) for name in names]
-        rows.append((Cell(f"φ in {method}", method=method), *fields))
+        rows.append((Cell(f"centred φ in {method}", method=method), *fields))
     return Table(f"Mono-modal accuracy, {fusion}", ("accuracy of", *names), tuple(rows))
+
+
+def permutation(study: Study, results: Results, fusion: str) -> Table | None:
+    """Accuracy of every method with each modality permuted over the clips; None for a single modality."""
+    names = study.params.study.modalities
+    if len(names) == 1:
+        return None
+    rows = []
+    for method in study.params.study.compared:
+        fields = [_mean(results, results.method(fusion, method, "accuracy"))]
+        for name in names:
+            drop = results.drop(fusion, method, name)
+            note = "" if drop is None else f"{signed(-drop.mean)}{of_all(drop.n, results.seeds)}"
+            mean = _mean(results, results.method(fusion, method, "permuted_accuracy", name))
+            fields.append(replace(mean, note=note))
+        rows.append((Cell(method, method=method), *fields))
+    columns = ("accuracy of", "as it is", *(f"{name} permuted" for name in names))
+    return Table(f"Accuracy with a modality permuted, {fusion}", columns, tuple(rows))
+
+
+def published(study: Study, results: Results, fusion: str) -> Table | None:
+    """φ accuracy as it is published, and how much of φ says nothing about the clip; None for a single modality."""
+    names = study.params.study.modalities
+    if len(names) == 1:
+        return None
+    rows = []
+    for method in study.params.study.compared:
+        fields = []
+        for name in names:
+            share = results.mean(results.method(fusion, method, "phi_constant", name))
+            note = "" if share is None else f"{percent(round(share.mean, 2))} constant"
+            fields.append(replace(_mean(results, results.method(fusion, method, "phi_accuracy", name)), note=note))
+        rows.append((Cell(f"φ in {method}", method=method), *fields))
+    return Table(f"Published φ accuracy, {fusion}", ("accuracy of", *names), tuple(rows))
 
 
 def competition(study: Study, results: Results, fusion: str) -> Table:
@@ -96,8 +129,7 @@ def competition(study: Study, results: Results, fusion: str) -> Table:
         for name in names:
             change = _to_baseline(results, results.to_baseline(fusion, method, "d", name))
             notes = filter(None, [change, _why_no_d(study, fusion, method, name)])
-            mean = _mean(results, results.method(fusion, method, "d", name))
-            fields.append(replace(mean, note="\n".join(notes)))
+            fields.append(replace(_d(results, fusion, method, name), note="\n".join(notes)))
         rows.append((Cell(method, method=method), *fields))
     return Table(f"Competition strength d, {fusion}", ("method", *names), tuple(rows))
 
@@ -231,22 +263,37 @@ def _to_baseline(results: Results, found: Difference | None) -> str:
     return f"{signed(found.mean)} to {results.baseline}{test}{of_all(found.n, results.seeds)}"
 
 
+def _alone(results: Results, fusion: str, modality: str) -> Cell:
+    note = "may only know the largest class" if (fusion, modality) in results.uninformed else ""
+    return replace(_mean(results, results.alone(fusion, modality)), note=note)
+
+
 def _phi(results: Results, fusion: str, method: str, modality: str) -> Cell:
     gap = results.gap(fusion, method, modality)
     to_alone = "" if gap is None else f"{signed(-gap.mean)} to alone{of_all(gap.n, results.seeds)}"
-    change = _to_baseline(results, results.to_baseline(fusion, method, "phi_accuracy", modality))
-    mean = _mean(results, results.method(fusion, method, "phi_accuracy", modality))
+    change = _to_baseline(results, results.to_baseline(fusion, method, "centred_accuracy", modality))
+    mean = _mean(results, results.method(fusion, method, "centred_accuracy", modality))
     return replace(mean, note="\n".join(filter(None, [to_alone, change])))
 
 
+def _d(results: Results, fusion: str, method: str, modality: str) -> Cell:
+    if (fusion, modality) in results.uninformed:
+        return Cell(NOTHING)
+    return _mean(results, results.method(fusion, method, "d", modality))
+
+
 def _why_no_d(study: Study, fusion: str, method: str, modality: str) -> str:
-    """Why d is missing in some seeds that the method has: what it is compared with failed."""
+    """Why d is missing in some seeds that the method has: what it is compared with failed, or knows nothing."""
+    if (fusion, modality) in study.uninformed:
+        return f"{modality} alone may only know the largest class"
     have, alone = study.sound(fusion, method), study.sound(fusion, concept=modality)
     missing = {run.seed for run in have} - {run.seed for run in alone}
     return f"{modality} alone failed" if missing else ""
 
 
 def _strength(results: Results, fusion: str, method: str, seed: int, modality: str, classes: int) -> Cell:
+    if (fusion, modality) in results.uninformed:
+        return Cell(NOTHING)
     metrics = ("d", "d_low", "d_high", "d_rank", "d_penalty")
     found = [results.method(fusion, method, metric, modality).get(seed) for metric in metrics]
     if None in found:

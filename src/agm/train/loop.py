@@ -1,26 +1,24 @@
 """The one training loop: every method, every fusion, CPU or GPU, and the same result after an interruption."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from agm import ranks
-from agm.attribution import evaluating, mono_modal_responses
 from agm.config import schema
 from agm.errors import Stopped
 from agm.methods.method import Batch, Method, gradients
-from agm.models import MultimodalModel
 from agm.models.multimodal import Inputs
 from agm.progress import track
 from agm.shard.stream import Shards
 from agm.train.checkpoint import Checkpoints, plain
 from agm.train.meter import Meter
+from agm.train.validate import validate
 from agm.train.watch import Signals, Watch, named
 
 
@@ -111,7 +109,7 @@ class Training:
             if watch.signals.received and not ranks.together():
                 self._look(watch, checkpoints, meter, self.data.batches_per_epoch)
 
-        figures = self._validate(between_batches)
+        figures = validate(self.model, self.data, between_batches)
         if not math.isfinite(figures["val_loss"]):
             raise Diverged(f"the validation loss is {figures['val_loss']}", None)
         lr = self.optimiser.param_groups[0]["lr"]
@@ -199,20 +197,6 @@ class Training:
         low = self.trainer.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             return next(losses, None)
-
-    @torch.no_grad()
-    def _validate(self, between_batches: Callable[[], None]) -> dict[str, float]:
-        """Loss and accuracy on the validation split, and the accuracy of each φ_m where there are several."""
-        meter = Meter()
-        with evaluating(self.model):
-            for inputs, labels, _ in self.data.batches("val"):
-                between_batches()
-                logits, responses = _validation_outputs(self.model, inputs)
-                meter.add({"val_loss": cross_entropy(logits, labels)}, weight=len(labels))
-                scores = {"val_accuracy": logits} | {f"val_phi_{name}": phi for name, phi in responses.items()}
-                right = {name: (each.argmax(dim=1) == labels).sum() for name, each in scores.items()}
-                meter.add_counts(right, weight=len(labels))
-        return meter.summary()
 
     def _set_learning_rate(self, epoch: int) -> None:
         """StepLR, as a function of the epoch: nothing to keep across an interruption."""
@@ -333,11 +317,3 @@ def select_epoch(history: list[dict[str, Any]], by: str) -> int:
     if by == "accuracy":
         return max(history, key=lambda row: (row["val_accuracy"], -row["epoch"]))["epoch"]
     return min(history, key=lambda row: (row["val_loss"], row["epoch"]))["epoch"]
-
-
-def _validation_outputs(model: nn.Module, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor]]:
-    """The logits, and every φ_m where there are several modalities."""
-    if not isinstance(model, MultimodalModel) or len(model.modalities) == 1:
-        return model(inputs), {}
-    responses = mono_modal_responses(model, inputs)
-    return responses.sum(dim=0), dict(zip(model.modalities, responses, strict=True))

@@ -59,6 +59,8 @@ class Evaluation(Block):
     bootstrap: Positive = 1000
     """Resamples behind each interval of the competition strength."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    permutations: Annotated[int, Field(ge=2)] = 20
+    """Random orders of the clips behind each accuracy with a modality permuted."""
     batch_size: Positive = 256
 
 
