@@ -45,11 +45,11 @@ def summed_loss(model, inputs, labels, seed=0):
 
 
 def growth_by_hand(traces, window):
-    """Of one modality, from its traces, the oldest first."""
-    count = min(window, len(traces) // 2)
-    if count == 0:
+    """Of one modality, from its traces, the oldest first: as the authors' list, which starts with zeros."""
+    if not traces:
         return 1.0
-    now, before = sum(traces[-count:]) / count, sum(traces[-2 * count : -count]) / count
+    padded = [0.0] * (window + 1) + traces
+    now, before = sum(padded[-window:]) / window, sum(padded[-window - 1 : -1]) / window
     return (now - before) / now
 
 
@@ -153,7 +153,6 @@ def test_each_modality_is_judged_by_its_own_trace():
     for growing in ([2.0, 1.0], [1.0, 2.0]):
         method = small_method("inforeg", model, window=1)
         method.traces.copy_(torch.tensor([growing, [1.5, 1.5]]))
-        method.epochs.fill_(2)
         method.start_epoch(2, model, data=None)
         step_of(method, model, inputs, labels)
         leader = max(("audio", "video"), key=lambda name: method.diagnostics[f"score_{name}"])
@@ -178,13 +177,26 @@ def test_the_trace_is_that_of_the_gradient_before_it_is_changed():
     close(found[0], found[1])
 
 
-def test_growth_over_windows_that_grow_with_the_history():
+def test_growth_over_the_same_window_one_epoch_earlier():
     numbers = [5.0, 1.0, 4.0, 2.0, 8.0, 3.0, 9.0]
     for epochs in range(8):
-        traces = torch.tensor([[value, 1.0] for value in reversed(numbers[:epochs])], dtype=torch.float64)
-        found = growth(traces.view(-1, 2), window=3).tolist()
-        close(found, [growth_by_hand(numbers[:epochs], 3), 1.0 if epochs < 2 else 0.0])
-    assert growth(torch.zeros(2, 3), window=1).tolist() == [0, 0, 0]
+        padded = [0.0] * 4 + numbers[:epochs]
+        traces = torch.tensor([[value, value] for value in reversed(padded[-4:])], dtype=torch.float64)
+        close(growth(traces).tolist(), [growth_by_hand(numbers[:epochs], 3)] * 2)
+
+
+@pytest.mark.parametrize(("rate", "last"), [(1.0, 10), (0.9, 10), (1.0052, 10), (1.2, 40)])
+def test_the_prime_learning_window_is_always_active_and_ends_when_the_trace_stops_growing(rate, last):
+    """Epochs 0 … n with n = 10, whatever the trace; then as long as it grows fast enough."""
+    model = small_model("late_sum", 2)
+    method = small_method("inforeg", model)
+    active = []
+    for epoch in range(40):
+        if epoch:
+            method.trace_sum, method.steps = torch.full_like(method.trace_sum, rate**epoch), torch.tensor(1)
+        method.start_epoch(epoch, model, data=None)
+        active.append(bool((method.growth > 0.05).all()))
+    assert active == [epoch <= last for epoch in range(40)]
 
 
 def test_with_strength_zero_or_a_threshold_out_of_reach_nothing_is_held_back():

@@ -5,20 +5,20 @@ The loss is CE(f) + Σ_m CE(u_m). At every step, for each modality m of M, with 
 
     s_m = Σ_i softmax(u_m)[i, y_i]                              how well m fits the batch
     F_m = mean over the epoch's steps of ‖∇θ_m‖²                the trace of the Fisher information
-    k_m = (F̄_m − F̄_m') / F̄_m      F̄, F̄': means over the last n epochs and over the n before them
+    k_m = (F̄_m − F̄_m') / F̄_m      F̄: mean over the last n epochs; F̄': over the n that ended one epoch earlier
 
 and where m has the largest s and k_m > K, so that it is still taking in a lot, its encoder is held back:
 
     ∇θ_m ← ∇θ_m + β_m exp(tanh(s_m − mean_{k ≠ m} s_k)) · (θ_m − θ_m at the start of the epoch).
 
-Until there are 2n epochs, n is half of those there are; before the second, k_m = 1.
+Before the first epoch F is 0, so that k_m is about 1/t after t of the first n epochs: the paper's prime learning
+window, in which the rule is always active. Later it is active as long as the trace grows. In the first epoch k_m = 1.
 
 Deviations:
 - Every modality is judged by its own trace and can be held back. The released code looks at the audio's for both, and
   tests the same condition twice: the video never is.
 - The trace is the sum over all weights of the encoder, of the gradient as it was before it was changed. The released
   code adds up the means of some layers' after the change.
-- F̄' is that of the epochs before the last n. In the released code both means are over n epochs and share n − 1 of them.
 - The paper has two modalities. With more, the largest score is compared with the mean of the others.
 """
 
@@ -48,7 +48,7 @@ class InfoReg(Method):
         threshold: float = 0.05
         """K: growth of the trace above which a modality is held back."""
         window: schema.Positive = 10
-        """n: epochs in each of the two means."""
+        """n: epochs in each of the two means, and of the prime learning window."""
 
     config: Config
 
@@ -58,8 +58,7 @@ class InfoReg(Method):
         strengths = [beta[name] for name in self.modalities] if isinstance(beta, dict) else [beta] * count
         self.register_buffer("beta", torch.tensor(strengths, dtype=torch.float64), persistent=False)
         self.register_buffer("growth", torch.ones(count, dtype=torch.float64), persistent=False)
-        self.register_buffer("traces", torch.zeros(2 * config.window, count, dtype=torch.float64))
-        self.register_buffer("epochs", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("traces", torch.zeros(config.window + 1, count, dtype=torch.float64))
         self.register_buffer("trace_sum", torch.zeros(count, dtype=torch.float64))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.starts: list[list[Tensor]] = []
@@ -74,13 +73,12 @@ class InfoReg(Method):
     def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
         if self.steps > 0:
             self._end_epoch()
-        self.growth = growth(self.traces[: int(self.epochs)], self.config.window)
+        self.growth = growth(self.traces)
         self.starts = [[weight.detach().clone() for weight in each.parameters()] for each in model.encoders.values()]
 
     def _end_epoch(self) -> None:
         """Put the trace of the epoch that is over in front of the others."""
         self.traces = torch.cat([(self.trace_sum / self.steps).unsqueeze(0), self.traces[:-1]])
-        self.epochs = (self.epochs + 1).clamp_max(len(self.traces))
         self.trace_sum, self.steps = torch.zeros_like(self.trace_sum), torch.zeros_like(self.steps)
 
     def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
@@ -102,13 +100,10 @@ class InfoReg(Method):
             hold_back(encoder, start, factor)
 
 
-def growth(traces: Tensor, window: int) -> Tensor:
-    """k_m from F_m of the epochs that there are, the latest first: `[E, M] → [M]`."""
-    count = min(window, len(traces) // 2)
-    if count == 0:
-        return traces.new_ones(traces.shape[1])
-    now, before = traces[:count].mean(dim=0), traces[count : 2 * count].mean(dim=0)
-    return (now - before) / now.clamp_min(torch.finfo(now.dtype).tiny)
+def growth(traces: Tensor) -> Tensor:
+    """k_m from F_m of the last n + 1 epochs, the latest first and 0 before the first: `[n + 1, M] → [M]`."""
+    now, before = traces[:-1].mean(dim=0), traces[1:].mean(dim=0)
+    return torch.where(now > 0, (now - before) / now.clamp_min(torch.finfo(now.dtype).tiny), 1.0)
 
 
 def leads(score: Tensor) -> Tensor:
