@@ -19,8 +19,8 @@ from reference import SlowAgm
 class Clips:
     """Training and validation batches given as they are; nobody may ask for the test split."""
 
-    def __init__(self, **splits: list[tuple[dict[str, Tensor], Tensor]]) -> None:
-        self.splits = splits
+    def __init__(self, epochs: int = 1, **splits: list[tuple[dict[str, Tensor], Tensor]]) -> None:
+        self.epochs, self.splits = epochs, splits
         self.read: list[tuple[str, int | None]] = []
 
     def clips(self, split: str) -> int:

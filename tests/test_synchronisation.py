@@ -70,6 +70,8 @@ def _is_mask(index: Tensor | None) -> bool:
 class FewClips:
     """Data in the place of a run's: two batches to train on and one for validation."""
 
+    epochs = 20
+
     def __init__(self, device: str) -> None:
         self.device, self.counts = device, {"train": 2, "val": 1}
 

@@ -31,7 +31,13 @@ class Batch(NamedTuple):
 
 
 class Data(Protocol):
-    """The training and validation clips. A method never sees the test split."""
+    """The training and validation clips. A method never sees the test split.
+
+    Attributes:
+        epochs: how many epochs training has.
+    """
+
+    epochs: int
 
     def clips(self, split: str) -> int:
         """How many clips `split` has."""

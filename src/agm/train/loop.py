@@ -212,6 +212,7 @@ class Clips:
     def __init__(self, shards: Shards, model: nn.Module, trainer: schema.Trainer, seed: int) -> None:
         self.shards, self.model, self.trainer, self.seed = shards, model, trainer, seed
         self.device = next(model.parameters()).device
+        self.epochs = trainer.epochs
 
     def clips(self, split: str) -> int:
         """How many clips `split` has."""
