@@ -136,6 +136,24 @@ def features_and_fusion(fusion: str, count: int):
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
+def test_early(count):
+    """BatchNorm before the first MaxOut layer, with the published ε, and behind each."""
+    features, fusion = features_and_fusion("early", count)
+
+    def normalised(norm, x, eps):
+        return (x - norm.running_mean) / (norm.running_var + eps).sqrt() * norm.weight + norm.bias
+
+    for clip, z in enumerate(fusion.fuse(features)):
+        x = normalised(fusion.norm, torch.cat([h[clip] for h in features.values()]), 1e-4)
+        for maxout, norm, _ in (fusion.mixer[:3], fusion.mixer[3:]):
+            pieces = linear(maxout.linear, x)
+            x = normalised(
+                norm, torch.stack([max(pieces[2 * i], pieces[2 * i + 1]) for i in range(len(pieces) // 2)]), 1e-5
+            )
+        close(z, x)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
 def test_film(count):
     features, fusion = features_and_fusion("film", count)
     for clip, z in enumerate(fusion.fuse(features)):

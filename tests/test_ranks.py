@@ -78,8 +78,10 @@ def test_two_processes_equal_one(folder: Path, cell: tuple[str, ...], trainer: d
         assert other[column].to_list() == pytest.approx(history[column].to_list(), rel=1e-3, abs=1e-4), column
     assert weights.keys() == others.keys()
     for name, value in weights.items():
+        # A feature of zeroed inputs hardly varies: the BatchNorm behind it makes rounding a hundred times larger.
+        looser = 10 if "norm.running" in name else 1
         torch.testing.assert_close(
-            others[name], value, rtol=2e-3, atol=2e-4, msg=lambda said, name=name: f"{name}: {said}"
+            others[name], value, rtol=2e-3 * looser, atol=2e-4 * looser, msg=lambda said, name=name: f"{name}: {said}"
         )
 
 

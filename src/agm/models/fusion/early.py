@@ -11,11 +11,12 @@ from agm.models.fusion.base import Features, Mixed
 
 
 class Early(Mixed):
-    """f = W Z + b with Z = MaxOut([h_1 … h_M]): the modalities interact before the classifier."""
+    """f = W Z + b with Z = MaxOut(BatchNorm([h_1 … h_M])): the modalities interact before the classifier."""
 
     def __init__(self, dims: dict[str, int], classes: int, config: schema.Early) -> None:
         super().__init__(dims, classes)
         widths = [sum(dims.values()), *config.hidden]
+        self.norm = nn.BatchNorm1d(widths[0], eps=1e-4)
         self.mixer = nn.Sequential(
             *(
                 layer
@@ -31,7 +32,7 @@ class Early(Mixed):
         initialise(self)
 
     def fuse(self, features: Features) -> Tensor:
-        return self.mixer(torch.cat(list(features.values()), dim=1))
+        return self.mixer(self.norm(torch.cat(list(features.values()), dim=1)))
 
 
 class MaxOut(nn.Module):
