@@ -35,7 +35,7 @@ FUSIONS = {
     "cross_attention": {"name": "cross_attention", "dim": 8, "heads": 2, "layers": 1, "feedforward": 8},
 }
 # Networks of their own: what they put in the place of the fusion starts as it does for nobody else.
-OWN_FUSION = {"mla", "amco"}
+OWN_FUSION = {"mla", "amco", "greedy"}
 
 
 def blocks() -> tuple[dict, dict]:

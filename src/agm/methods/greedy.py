@@ -1,21 +1,27 @@
 """Balanced learning with MMTM: Wu et al., 'Characterizing and Overcoming the Greedy Nature of Learning in Multi-modal
 Deep Neural Networks', ICML 2022.
 
-Transfer modules between the encoders (`agm.models.exchange`) let each modality see the others. How fast a part θ of
-the network learns is its conditional learning speed, a sum over the steps so far:
+Transfer modules between the encoders (`agm.models.exchange`) let each modality see the others. Each stream has a
+classifier of its own; with u_m its logits,
+
+    f = 1/M Σ_m u_m        loss = Σ_m CE(u_m)
+
+How fast a part θ of the network learns is its conditional learning speed, a sum over the steps so far:
 
     μ(θ)  = Σ_t ‖∇θ_t‖² / ‖θ_t‖²
     BDR_m = log10( μ(bypass_m) / μ(main_m) )
 
-where main_m is modality m's encoder and bypass_m its part of the transfer modules: the layers that make its gates, and
-those that all share. The modality with the largest BDR learns most from the others for what it learns by itself. When
+where main_m is modality m's encoder with its classifier, and bypass_m its part of the transfer modules: the layers that
+make its gates, and those that all share. The modality with the largest BDR learns most from the others for what it
+learns by itself. When
 
     max_m BDR_m − min_m BDR_m > α
 
 that modality is taken care of for the next `window` steps: its gates are replaced by their running averages, so that it
-hears nothing of the others. Speeds are not accumulated meanwhile. The loss is CE(f) throughout.
+hears nothing of the others. Speeds are not accumulated meanwhile.
 
-This is a network of its own: the transfer modules are trained, stored and evaluated with it.
+This is a network of its own: the transfer modules and the classifiers, which take the place of an additive fusion, are
+trained, stored and evaluated with it.
 
 Deviations: the running average of a gate is that of the same gate (the published code averages the first modality's
 for both), over all training passes (another copy starts it anew in every pass), those before the one that uses it, and
@@ -28,10 +34,12 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from agm.config import schema
-from agm.methods.method import Data, Method, Past
+from agm.methods.method import Data, Method, Network, Past
 from agm.models.exchange import Exchange
+from agm.models.fusion import Features, LateSum
 from agm.models.multimodal import Inputs, MultimodalModel
 
 
@@ -53,23 +61,32 @@ class Greedy(Method):
 
     config: Config
     modulates_encoders = True
-    own_network = "transfer modules between the encoders"
+    own_network = "transfer modules between the encoders, a classifier for each"
 
     def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
         super().__init__(config, model, past)
-        model.exchange = Exchange(model.encoders, config.stages, config.ratio).to(next(model.parameters()))
+        like = next(model.parameters())
+        model.exchange = Exchange(model.encoders, config.stages, config.ratio).to(like)
+        model.fusion = MeanOfStreams(model.fusion.dims, model.fusion.classes).to(like)
         count = len(self.modalities)
         self.active = False
         self.register_buffer("bypass", torch.zeros(count, dtype=torch.float64))
         self.register_buffer("main", torch.zeros(count, dtype=torch.float64))
         self.register_buffer("left", torch.zeros(count, dtype=torch.int64))
 
+    @classmethod
+    def refusal(cls, config: schema.MethodBlock, network: Network) -> str | None:
+        if not network.fusion.additive:
+            return "its classifiers of the streams can only take the place of an additive fusion"
+        return None
+
     def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
         self.active = epoch >= self.config.warmup
 
     def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
         model.exchange.averaged = dict(zip(self.modalities, self.left.gt(0), strict=True))
-        return super().loss(model, inputs, labels)
+        own = model.fusion.streams(model.encode(inputs))
+        return torch.stack([cross_entropy(logits, labels) for logits in own]).sum()
 
     def backward(self, model: MultimodalModel, loss: Tensor) -> None:
         super().backward(model, loss)
@@ -82,7 +99,7 @@ class Greedy(Method):
         """The speeds of this step, unless it belongs to a curation."""
         counts = self.left.eq(0).all()
         for index, name in enumerate(self.modalities):
-            bypass, main = speed(_bypass(model.exchange, name)), speed(list(model.encoders[name].parameters()))
+            bypass, main = speed(_bypass(model.exchange, name)), speed(_main(model, name))
             self.bypass[index] += torch.where(counts, bypass, 0.0)
             self.main[index] += torch.where(counts, main, 0.0)
 
@@ -98,6 +115,23 @@ class Greedy(Method):
         self.left.copy_(left)
 
 
+class MeanOfStreams(LateSum):
+    """f = 1/M Σ_m u_m, u_m = W_m h_m + b_m: the mean of what each stream says."""
+
+    def streams(self, features: Features) -> Tensor:
+        """u of every modality, `[M, B, C]`."""
+        return torch.stack([head(features[name]) for name, head in self.heads.items()])
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: weight / len(self.dims) for name, weight in super().weights().items()}
+
+    def biases(self) -> dict[str, Tensor]:
+        return {name: bias / len(self.dims) for name, bias in super().biases().items()}
+
+    def classify(self, fused: Tensor) -> Tensor:
+        return super().classify(fused) / len(self.dims)
+
+
 def speed(weights: list[nn.Parameter]) -> Tensor:
     """‖∇θ‖² / ‖θ‖² over the weights that have a gradient, a float64 scalar."""
     weights = [weight for weight in weights if weight.grad is not None]
@@ -106,6 +140,11 @@ def speed(weights: list[nn.Parameter]) -> Tensor:
         for each in ([weight.grad for weight in weights], weights)
     ]
     return squares[0] / squares[1]
+
+
+def _main(model: MultimodalModel, modality: str) -> list[nn.Parameter]:
+    """A stream: its encoder and its classifier."""
+    return [*model.encoders[modality].parameters(), *model.fusion.heads[modality].parameters()]
 
 
 def _bypass(exchange: Exchange, modality: str) -> list[nn.Parameter]:
