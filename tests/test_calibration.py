@@ -25,7 +25,6 @@ STUDY = [
     "study.methods=[joint]",
     "trainer.epochs=30",
     "trainer.schedule.step=30",
-    "evaluation.bootstrap=200",
 ]
 AUDIBLE, DROWNED = 0.1, 30.0
 

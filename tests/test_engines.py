@@ -22,7 +22,6 @@ TINY = [
     "study.seeds=[0]",
     "trainer.epochs=1",
     "features.video.frames=1",
-    "evaluation.bootstrap=20",
 ]
 AGM = {"agm train late_concat agm 0", "agm evaluate late_concat agm 0", "agm report"}
 EVALUATIONS = {

@@ -23,7 +23,6 @@ TINY = [
     "study.seeds=[0]",
     "study.methods=[agm]",
     "trainer.epochs=1",
-    "evaluation.bootstrap=5",
 ]
 TEMPORARY = (".tmp-", ".old-")
 PAGE = 4096

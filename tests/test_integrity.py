@@ -20,7 +20,6 @@ TINY = [
     "study.seeds=[0]",
     "method=[joint,umt]",
     "trainer.epochs=1",
-    "evaluation.bootstrap=5",
 ]
 # The splits that a step reads; the others' shards are no concern of it.
 READS = {"train": ("train", "val"), "concept": ("train", "val"), "evaluate": ("val", "test")}

@@ -235,7 +235,7 @@ class Made:
         if phis:
             strength = {name: near(1 - PHI[name]) for name in phis}
             scores["competition"] = {
-                name: {"d": d, "low": d - 0.05, "high": d + 0.06, "rank": 4, "alpha": 120.0}
+                name: {"d": d, "low": d - 0.05, "high": d + 0.06, "published": d + 0.01, "rank": 4, "alpha": 120.0}
                 for name, d in strength.items()
             }
         if self.adjust:
@@ -337,7 +337,7 @@ def test_results_hold_every_number_of_every_evaluation() -> None:
                 metrics = ("clips", "precision", "recall", "f1")
                 wanted |= {(*cell, split, key, None, row["class"]): row[key] for key in metrics}
         for modality, strength in scores.get("competition", {}).items():
-            names = {"d": "d", "low": "d_low", "high": "d_high", "rank": "d_rank", "alpha": "d_penalty"}
+            names = {key: f"d_{key}" for key in ("low", "high", "published", "rank")} | {"d": "d", "alpha": "d_penalty"}
             wanted |= {(*cell, "test", name, modality, None): strength[key] for key, name in names.items()}
     assert found == wanted
     assert len(table) == len(wanted)
@@ -368,6 +368,14 @@ def test_page_shows_means_intervals_and_paired_tests_as_scipy_has_them() -> None
     assert f"{np.mean(phi):.3f} ± {half:.3f}" in page
     p = stats.ttest_rel(phi, base).pvalue
     assert f"+{np.mean(np.subtract(phi, base)):.3f} to joint, p {p:.3f}" in page.replace("\u00a0", " ")
+
+
+def test_page_says_when_the_test_split_is_too_small_for_d(monkeypatch: pytest.MonkeyPatch) -> None:
+    Made(parameters())
+    said = "The test split has 15 clips for 5 classes: with fewer than 10 clips for each class d comes out too low"
+    assert said in report()
+    monkeypatch.setattr("agm.report.page.ENOUGH_CLIPS", 3)
+    assert "The test split has" not in report()
 
 
 def test_equal_inputs_give_equal_bytes() -> None:

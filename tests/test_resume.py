@@ -32,7 +32,7 @@ JOB = ("train", "late_concat", "agm", "0")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
     """A study's folder, the bytes of one evaluated run of it, and the seconds of both steps; without the run."""
     folder = tmp_path_factory.mktemp("study")
-    content = {**PARAMS, "trainer": {**PARAMS["trainer"], "epochs": EPOCHS}, "evaluation": {"bootstrap": 500}}
+    content = {**PARAMS, "trainer": {**PARAMS["trainer"], "epochs": EPOCHS}, "evaluation": {"permutations": 500}}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_shards(Path("data/tiny"))

@@ -184,7 +184,7 @@ PARAMS = {
     },
     "methods": {"agm": {"name": "agm"}},
     "trainer": {"epochs": 1, "batch_size": 8},
-    "evaluation": {"bootstrap": 10},
+    "evaluation": {"permutations": 2},
 }
 
 

@@ -66,7 +66,7 @@ PARAMS = {
         "optimiser": {"name": "sgd", "lr": 0.05},
         "schedule": {"step": 2},
     },
-    "evaluation": {"bootstrap": 20, "ridge_alpha": 1.0},
+    "evaluation": {"ridge_alpha": 1.0},
 }
 
 

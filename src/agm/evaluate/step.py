@@ -15,7 +15,7 @@ mono-modal concepts of the same fusion and seed. Writes, below evaluations/<data
                           centred_accuracy    of φ_m centred by its mean over validation clips (`agm.metrics.responses`)
                           permuted_accuracy   with m's features permuted over clips (`agm.evaluate.permute`): mean and
                                               standard deviation over draws; permuted_within says `split` or `batch`
-                          competition         the strength d_m with its bootstrap interval
+                          competition         the strength d_m with its interval, and `published`, its plain formula
                         and in `centre` what the responses are centred by
 
 The ridge regression behind d_m is fitted on the validation split and read on the test split; the means behind the
@@ -201,7 +201,6 @@ def _competition(params: Params, graph: Graph, job: Job, predictions: dict[str, 
             pairs["val"],
             pairs["test"],
             alpha=settings.ridge_alpha,
-            resamples=settings.bootstrap,
             confidence=settings.confidence,
         )
         strengths[modality] = asdict(strength)

@@ -12,26 +12,55 @@ small network it shrinks away, and d rises with no competition behind it. Withou
 
 d is about 1 − R² over whitened outputs: 0, the concept is intact inside the joint model (no competition); about 1, no
 better than the mean; more than 1 is possible.
+
+Where B is estimated from N clips, d lies above its value for many: by about (C + 1) / N of it, more with heavy tails.
+A bootstrap adds the same bias once more, and its percentile interval lies above the truth (Li et al. give none). The
+jackknife takes the bias away and gives an interval (Busing et al., 'Delete-m jackknife for unequal m', Statistics and
+Computing 1999): with d₋g the value without group g of G, and w_g the group's share of the clips,
+
+    p_g = (d − (1 − w_g) d₋g) / w_g        corrected d = Σ_g w_g p_g
+    variance = 1/G Σ_g w_g / (1 − w_g) (p_g − corrected d)²        and the interval is t of G − 1 degrees of freedom
+
+In simulations, from 10 clips for each class on, the interval of 95 % covers the truth in .92 to 1 of draws of normal
+outputs (.88 to 1 with t tails of 5 and 3 degrees of freedom). Of d = .32 the formula makes .337 for C = 28, N = 402,
+and .355 and .421 with those tails; corrected it is .319, .319 and .349. With fewer clips d comes out too low and the
+interval too narrow: .28 for C = 28, N = 100, covering .5.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 from sklearn.linear_model import Ridge, RidgeCV
 
 Array = np.ndarray
 
 PENALTIES = np.logspace(-6, 6, 25)
+FEWEST_CLIPS = 3
+"""Without one of them there must be two, to have a covariance."""
+GROUPS = 50
+"""Of test clips, each left out once."""
+ENOUGH_CLIPS = 10
+"""Test clips for each class from which on the correction and the interval are to be trusted."""
 
 
 @dataclass(frozen=True)
 class Competition:
-    """d, its bootstrap interval over test clips, and the rank of B: below C, a near-singular Y, d must be read with
-    care (its value for 'no better than the mean' is rank / C). `alpha` is the ridge's penalty, given or chosen."""
+    """The competition strength of one modality.
+
+    Attributes:
+        d: corrected for its bias; at least 0.
+        low: lower end of its interval over test clips, at least 0.
+        high: upper end.
+        published: d by the paper's formula.
+        rank: of B. Below C, a near-singular Y, d must be read with care: for 'no better than the mean' it is rank / C.
+        alpha: the ridge's penalty, given or chosen.
+    """
 
     d: float
     low: float
     high: float
+    published: float
     rank: int
     alpha: float
 
@@ -41,7 +70,6 @@ def competition_strength(
     test: tuple[Array, Array],
     *,
     alpha: float | None,
-    resamples: int,
     confidence: float,
     seed: int = 0,
 ) -> Competition:
@@ -49,20 +77,41 @@ def competition_strength(
 
     Args:
         fit: fused features `[N, D]` and the concept's outputs `[N, C]` of the clips to fit the ridge on.
-        test: the same of the test clips.
+        test: the same of the test clips, at least `FEWEST_CLIPS`.
         alpha: the ridge's penalty; None chooses it by leave-one-out error on `fit`.
-        resamples: bootstrap resamples of the test clips.
-        confidence: coverage of the percentile interval.
+        confidence: coverage of the interval.
+        seed: of the groups.
     """
     residual, alpha = residuals(fit, test, alpha)
     outputs = np.asarray(test[1], dtype=np.float64)
-    d, rank = strength(residual, outputs)
+    published, rank = strength(residual, outputs)
     generator = np.random.default_rng(seed)
-    draws = generator.integers(len(outputs), size=(resamples, len(outputs)))
-    resampled = [strength(residual[draw], outputs[draw])[0] for draw in draws]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Competition(d, float(low), float(high), rank, alpha)
+    d, low, high = corrected(residual, outputs, published, confidence=confidence, generator=generator)
+    return Competition(d, low, high, published, rank, alpha)
+
+
+def corrected(
+    residual: Array, outputs: Array, published: float, *, confidence: float, generator: np.random.Generator
+) -> tuple[float, float, float]:
+    """d corrected for its bias, and the ends of its interval; like what they estimate, never negative."""
+    d, error, groups = jackknife(residual, outputs, published, generator)
+    half = error * stats.t.ppf((1 + confidence) / 2, groups - 1)
+    d, low, high = (max(float(each), 0.0) for each in (d, d - half, d + half))
+    return d, low, high
+
+
+def jackknife(
+    residual: Array, outputs: Array, published: float, generator: np.random.Generator
+) -> tuple[float, float, int]:
+    """d corrected for its bias, its standard error, and the number of groups of clips."""
+    clips = len(outputs)
+    groups = np.array_split(generator.permutation(clips), min(GROUPS, clips))
+    shares = np.array([len(group) for group in groups]) / clips
+    without = [strength(np.delete(residual, group, axis=0), np.delete(outputs, group, axis=0))[0] for group in groups]
+    values = (published - (1 - shares) * without) / shares
+    corrected = shares @ values
+    variance = np.mean(shares / (1 - shares) * (values - corrected) ** 2)
+    return corrected, np.sqrt(variance), len(groups)
 
 
 def residuals(fit: tuple[Array, Array], test: tuple[Array, Array], alpha: float | None) -> tuple[Array, float]:

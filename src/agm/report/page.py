@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from agm.metrics.competition import ENOUGH_CLIPS
 from agm.report import environment, figures, tables
 from agm.report.answer import STARVED, Answer, caution, power
 from agm.report.collect import Run, Study
@@ -51,6 +52,8 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
         confidence=percent(study.params.evaluation.confidence),
         selection={"accuracy": "highest accuracy", "loss": "lowest loss"}[study.params.trainer.select],
         seeds=count(len(names.seeds), "seed") + without,
+        few_clips=_few_clips(study),
+        enough_clips=ENOUGH_CLIPS,
         penalty="chosen by leave-one-out" if alpha is None else f"{alpha:g}",
         within_batches=sorted({run.method for run in study.runs if _permuted_within(run) == "batch"}),
         used=sum(split["rows"] for split in study.shards["splits"].values()),
@@ -68,6 +71,14 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
 def _permuted_within(run: Run) -> str | None:
     """What the run's features were permuted within; None where they were not."""
     return run.evaluation["splits"].get("test", {}).get("permuted_within")
+
+
+def _few_clips(study: Study) -> str:
+    """How many test clips and classes there are, where that is too few for the competition strength."""
+    clips, classes = study.shards["splits"]["test"]["rows"], len(study.shards["classes"])
+    if clips >= ENOUGH_CLIPS * classes:
+        return ""
+    return f"{count(clips, 'clip')} for {classes} classes"
 
 
 def _fusion(study: Study, results: Results, answer: Answer) -> dict[str, Any]:

@@ -27,7 +27,14 @@ SCHEMA = {
     "value": pl.Float64,
 }
 OF_CLASS = ("clips", "precision", "recall", "f1")
-OF_COMPETITION = {"d": "d", "low": "d_low", "high": "d_high", "rank": "d_rank", "alpha": "d_penalty"}
+OF_COMPETITION = {
+    "d": "d",
+    "low": "d_low",
+    "high": "d_high",
+    "published": "d_published",
+    "rank": "d_rank",
+    "alpha": "d_penalty",
+}
 FAILED = "failed"
 MOST_CLIPS = 10_000_000
 """Up to so many clips, a share of them that is stored as a float is known as the fraction that it was."""

@@ -135,7 +135,7 @@ def competition(study: Study, results: Results, fusion: str) -> Table:
 
 
 def competition_by_seed(study: Study, results: Results, fusion: str) -> Table:
-    """d of every run with its bootstrap interval over test clips, the rank of B, and the ridge's penalty."""
+    """d of every run with its interval over test clips, its plain formula, the rank of B, and the ridge's penalty."""
     names, classes = study.params.study.modalities, len(study.shards["classes"])
     rows = []
     for method in study.params.study.compared:
@@ -294,12 +294,18 @@ def _why_no_d(study: Study, fusion: str, method: str, modality: str) -> str:
 def _strength(results: Results, fusion: str, method: str, seed: int, modality: str, classes: int) -> Cell:
     if (fusion, modality) in results.uninformed:
         return Cell(NOTHING)
-    metrics = ("d", "d_low", "d_high", "d_rank", "d_penalty")
+    metrics = ("d", "d_low", "d_high", "d_published", "d_rank", "d_penalty")
     found = [results.method(fusion, method, metric, modality).get(seed) for metric in metrics]
     if None in found:
         return Cell(FAILED)
-    d, low, high, rank, penalty = found
-    return Cell(number(d), f"{number(low)} to {number(high)}, rank {round(rank)} of {classes}, ridge {penalty:.2g}")
+    d, low, high, published, rank, penalty = found
+    notes = (
+        f"{number(low)} to {number(high)}",
+        f"published {number(published)}",
+        f"rank {round(rank)} of {classes}",
+        f"ridge {penalty:.2g}",
+    )
+    return Cell(number(d), ", ".join(notes))
 
 
 def intro(study: Study) -> str:

@@ -56,8 +56,6 @@ class Evaluation(Block):
     and more; null chooses it on the validation split, whatever the features' scale."""
     outputs: Literal["logits", "probabilities"] = "logits"
     """Which outputs of the mono-modal concept the joint model's feature must express."""
-    bootstrap: Positive = 1000
-    """Resamples behind each interval of the competition strength."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     permutations: Annotated[int, Field(ge=2)] = 20
     """Random orders of the clips behind each accuracy with a modality permuted."""
