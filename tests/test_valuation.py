@@ -182,7 +182,7 @@ def test_equal_modalities_are_equal_in_every_order_of_summation(seed: int) -> No
 def test_copies_without_the_stronger_modalities_are_as_frequent_as_the_others_lag(
     fusion: str, count: int, alpha: float
 ) -> None:
-    model = small_model(fusion, count)
+    model = small_model(fusion, count, seed=1)
     batches = [clips(model, count, number) for number in range(3)]
     data = Given(batches)
     method = small_method("modality_valuation", model, warmup=0, alpha=alpha, part_ratio=0.5)
@@ -236,7 +236,7 @@ def test_more_than_one_copy_of_every_clip() -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_loss_is_the_mean_over_clips_and_copies(name: str) -> None:
-    model = small_model("early", 2)
+    model = small_model("early", 2, seed=1)
     batch = clips(model, 2)
     method = small_method(name, model, warmup=0, **SETTINGS[name])
     method.start_epoch(0, model.train(), Given([batch]))

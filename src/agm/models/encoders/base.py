@@ -56,14 +56,18 @@ class Encoder(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """The published experiments' initialisation: Xavier for linear layers, Kaiming for convolutions."""
+    """The published experiments' initialisation: Xavier for linear layers, Kaiming *uniform* for convolutions.
+
+    It makes every bias zero. Not for post-norm transformer layers: there an input of zeros would stay exactly zero,
+    and each LayerNorm would multiply its gradient by 1/√ε = 316.
+    """
     for each in module.modules():
         if isinstance(each, nn.Linear):
             nn.init.xavier_normal_(each.weight)
             if each.bias is not None:
                 nn.init.zeros_(each.bias)
         elif isinstance(each, nn.Conv1d | nn.Conv2d):
-            nn.init.kaiming_normal_(each.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_uniform_(each.weight, mode="fan_out", nonlinearity="relu")
 
 
 def pretrained(path: Path, parameter: str) -> dict[str, Tensor]:

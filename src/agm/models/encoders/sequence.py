@@ -26,7 +26,8 @@ class SequenceTransformer(Encoder):
         # As in the encoder of words: no nested tensors.
         self.layers = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
         self.channels = [config.dim] * config.layers
-        initialise(self)
+        # The layers keep PyTorch's own initialisation, as in the published network: see `initialise`.
+        initialise(self.projection)
 
     @property
     def stages(self) -> list[nn.Module]:

@@ -1,0 +1,110 @@
+"""Gradients where an input is nothing but zeros: a masked modality, a clip in which no face was found."""
+
+from statistics import median
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from agm.config import schema
+from agm.models.encoders import build_encoder
+from agm.models.fusion import build_fusion
+from agm.models.multimodal import Inputs, MultimodalModel
+from agm.tensors import Feature
+
+WIDTH = {"dim": 32, "heads": 4, "feedforward": 64}
+DEEP = {
+    "transformer": (
+        Feature("text", "int32", (6,), vocabulary=20),
+        lambda layers: schema.TransformerEncoder(name="transformer", layers=layers, **WIDTH),
+    ),
+    "sequence_transformer": (
+        Feature("sequence", "float32", (6, 5)),
+        lambda layers: schema.SequenceTransformerEncoder(name="sequence_transformer", layers=layers, **WIDTH),
+    ),
+    "identity": (
+        Feature("sequence", "float32", (6, 8)),
+        lambda layers: schema.IdentityEncoder(name="identity", dim=8),
+    ),
+}
+"""Encoders whose depth is a parameter; `identity` because `cross_attention` behind it has one too."""
+FLAT = {
+    "conv": (
+        Feature("audio", "float32", (1, 16, 20)),
+        lambda layers: schema.ConvEncoder(name="conv", channels=[8] * 4),
+    ),
+    "resnet18": (
+        Feature("image", "uint8", (1, 32, 32)),
+        lambda layers: schema.ResNet18Encoder(name="resnet18"),
+    ),
+}
+FUSIONS = {
+    "late_sum": lambda layers: schema.LateSum(name="late_sum"),
+    "late_concat": lambda layers: schema.LateConcat(name="late_concat"),
+    "early": lambda layers: schema.Early(name="early", hidden=[24, 16]),
+    "film": lambda layers: schema.Film(name="film"),
+    "gated": lambda layers: schema.Gated(name="gated", hidden=16),
+    "low_rank": lambda layers: schema.LowRank(name="low_rank", rank=2, hidden=16),
+    "cross_attention": lambda layers: schema.CrossAttention(name="cross_attention", layers=layers, **WIDTH),
+    "psp": lambda layers: schema.Psp(name="psp", regions=2, hidden=16, attention=8, fused=16),
+}
+OF_SEQUENCES = ("sequence_transformer", "identity")
+PAIRS = [(encoder, fusion) for encoder in DEEP for fusion in FUSIONS if fusion != "psp" or encoder in OF_SEQUENCES]
+CLIPS, EMPTY = 16, 4
+
+
+def network(encoder: str, fusion: str, layers: int) -> tuple[MultimodalModel, Inputs, torch.Tensor]:
+    """Two modalities with the same encoder, and a batch in which some clips of either are nothing but zeros."""
+    feature, config = (DEEP | FLAT)[encoder]
+    block = FUSIONS[fusion](layers)
+    encoders = {name: build_encoder(config(layers), feature, block.sequential) for name in ("one", "other")}
+    head = build_fusion(block, {name: each.dim for name, each in encoders.items()}, 4)
+    inputs = {name: torch.randn(CLIPS, *feature.shape) for name in encoders}
+    if feature.kind == "text":
+        inputs = {name: torch.randint(1, 20, (CLIPS, *feature.shape)) for name in encoders}
+    for x in inputs.values():
+        x[:EMPTY] = 0
+    return MultimodalModel(encoders, head, {}), inputs, torch.randint(0, 4, (CLIPS,))
+
+
+def gradient_norm(model: MultimodalModel, inputs: Inputs, labels: torch.Tensor) -> float:
+    model.zero_grad()
+    cross_entropy(model(inputs), labels).backward()
+    squares = [weight.grad.double().square().sum() for weight in model.parameters() if weight.grad is not None]
+    return torch.stack(squares).sum().sqrt().item()
+
+
+def norms(encoder: str, fusion: str, layers: int, seeds: int = 5) -> tuple[float, float]:
+    """The gradient norm of the full pass, and how many times larger that of the worse masked pass is: medians."""
+    full, masked = [], []
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        model, inputs, labels = network(encoder, fusion, layers)
+        model.train()
+        for _ in range(3):  # running statistics of these clips
+            model(inputs)
+        full.append(gradient_norm(model, inputs, labels))
+        model.eval()
+        without = [inputs | {name: torch.zeros_like(x)} for name, x in inputs.items()]
+        masked.append(max(gradient_norm(model, each, labels) for each in without) / full[-1])
+    return median(full), median(masked)
+
+
+@pytest.mark.parametrize(("encoder", "fusion"), PAIRS)
+def test_depth_does_not_multiply_the_gradient_at_a_zero_input(encoder, fusion):
+    """AGM descends the masked passes too. Each post-norm layer without a bias multiplied their gradient by 316."""
+    full, masked = norms(encoder, fusion, layers=1)
+    for layers in (2, 8):
+        deeper, deeper_masked = norms(encoder, fusion, layers)
+        assert deeper_masked < 1000
+        assert deeper_masked <= 3 * masked
+        # Clips of zeros are in the full pass too, and must not end plain training.
+        assert deeper <= 3 * full
+
+
+@pytest.mark.parametrize("encoder", FLAT)
+@pytest.mark.parametrize("fusion", [fusion for fusion in FUSIONS if fusion != "psp"])
+def test_convolutions_have_bounded_gradients_at_a_zero_input(encoder, fusion):
+    full, masked = norms(encoder, fusion, layers=1, seeds=1)
+    assert full < 1000
+    assert masked < 1000
