@@ -6,11 +6,13 @@ from torch import Tensor
 from agm.models.multimodal import MultimodalModel
 
 
-def own_outputs(model: MultimodalModel, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+def own_outputs(
+    model: MultimodalModel, inputs: dict[str, Tensor], whole_bias: bool = False
+) -> tuple[Tensor, dict[str, Tensor]]:
     """f and u_m, `[B, C]` each, with gradients: what a method sees in its pass, one modality after the other.
 
-    u_m is W_m h_m and the modality's part of the bias, or the output with the other inputs zero, which the fusion
-    gives in evaluation mode from the features of this pass.
+    u_m is W_m h_m and the modality's part of the bias or the whole of it, or the output with the other inputs zero,
+    which the fusion gives in evaluation mode from the features of this pass.
     """
     features = {name: encoder(inputs[name]) for name, encoder in model.encoders.items()}
     whole, own, start = model.fusion(features), {}, 0
@@ -20,7 +22,7 @@ def own_outputs(model: MultimodalModel, inputs: dict[str, Tensor]) -> tuple[Tens
             own[name] = h @ model.fusion.heads[name].weight.T + model.fusion.heads[name].bias
         elif model.fusion.additive:
             layer = model.fusion.classifier
-            own[name] = h @ layer.weight[:, start:stop].T + layer.bias / len(features)
+            own[name] = h @ layer.weight[:, start:stop].T + layer.bias / (1 if whole_bias else len(features))
         else:
             modes = {module: module.training for module in model.modules()}
             model.eval()

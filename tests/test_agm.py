@@ -122,6 +122,24 @@ def test_outside_the_window_training_is_plain_and_the_coefficient_does_not_linge
                 close(gradient, gradients(plain)[name])
 
 
+def test_the_running_mean_counts_the_steps_before_the_window_too():
+    model = small_model("late_concat", 2)
+    waiting = small_method("agm", model, window={"first": 1, "last": 1})
+    always = small_method("agm", model)
+    for epoch in range(3):
+        for method in (waiting, always):
+            method.start_epoch(epoch, model, data=None)
+        for step in range(2):
+            inputs, labels = small_batch(2, seed=10 * epoch + step)
+            for method in (waiting, always):
+                torch.manual_seed(0)
+                method.loss(copy.deepcopy(model).train(), inputs, labels)
+            if epoch == 1:
+                assert torch.equal(waiting.diagnostics["kappa_audio"], always.diagnostics["kappa_audio"])
+                assert waiting.diagnostics["kappa_audio"] != 1
+        assert torch.equal(waiting.score_sum, always.score_sum) == (epoch < 2), "behind the window nobody reads it"
+
+
 @pytest.mark.parametrize("fusion", ["late_sum", "late_concat"])
 def test_an_additive_head_scales_encoder_gradients_by_kappa(fusion):
     """For encoders without biases, of which E(0) = 0: an E(0) that has weights of its own brings their gradient too."""

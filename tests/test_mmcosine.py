@@ -67,9 +67,9 @@ def test_a_response_is_its_own_cosines_and_a_part_of_what_nothing_at_all_gives(f
     weights = weights_by_hand(model.fusion, model.fusion.dims)
     small_method("mmcosine", model)
     inputs, _ = small_batch(count)
-    own, _ = logits_by_hand(model.encode(inputs), weights, 15.0)
+    own, _ = logits_by_hand(model.encode(inputs), weights, 10.0)
     nothing = model.encode({name: torch.zeros_like(x) for name, x in inputs.items()})
-    absent, constant = logits_by_hand(nothing, weights, 15.0)
+    absent, constant = logits_by_hand(nothing, weights, 10.0)
     for name, phi in zip(inputs, mono_modal_responses(model, inputs).tolist(), strict=True):
         for i, row in enumerate(phi):
             wanted = [own[name][i][c] - absent[name][i][c] + constant[i][c] / count for c in range(CLASSES)]
@@ -91,7 +91,7 @@ def test_a_step_descends_the_cross_entropy_of_the_sum_of_cosines(fusion, count):
         else:
             weight = plain.fusion.classifier.weight[:, start : start + h.shape[1]]
         start += h.shape[1]
-        total = total + 15.0 * torch.cosine_similarity(h.unsqueeze(1), weight.unsqueeze(0), dim=2)
+        total = total + 10.0 * torch.cosine_similarity(h.unsqueeze(1), weight.unsqueeze(0), dim=2)
     plain.zero_grad()
     wanted = cross_entropy(total, labels)
     wanted.backward()

@@ -72,7 +72,7 @@ def opposed(model, method):
 @pytest.mark.parametrize(("fusion", "count"), CASES)
 def test_a_step_equals_the_rule_worked_out_by_hand(fusion, count):
     signs = set()
-    for seed in range(4):
+    for seed in range(8):
         model = small_model(fusion, count, seed=seed)
         method = small_method("mmpareto", model)
         if seed % 2:

@@ -31,6 +31,19 @@ def disturb(model, seed, size=0.3):
             weight += size * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
 
 
+def owner_of(name):
+    """Whose the weight of that name is: of an encoder, or of a modality's own classifier; None for what all share."""
+    parts = name.split(".")
+    if parts[0] == "encoders":
+        return parts[1]
+    return parts[2] if parts[1] == "heads" else None
+
+
+def own_state(model, modality):
+    """The weights and statistics that are the modality's own."""
+    return {name: value for name, value in model.state_dict().items() if owner_of(name) == modality}
+
+
 def by_hand(model, data):
     """Accuracy and mean cross-entropy of every u_m over the clips of all batches."""
     model = copy.deepcopy(model).eval()
@@ -56,7 +69,8 @@ def test_figures_are_those_of_each_modality_and_leave_the_model_alone(fusion, co
     accuracy, loss = by_hand(model, data)
     close(dict(zip(model.modalities, found.accuracy.tolist(), strict=True)), accuracy)
     close(dict(zip(model.modalities, found.loss.tolist(), strict=True)), loss)
-    assert len(set(accuracy.values())) > 1
+    assert len(set(loss.values())) > 1
+    assert len(set(accuracy.values())) > 1 or not model.fusion.additive
     assert model.training and model.encoders["audio"].training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -68,8 +82,8 @@ def test_mslr_scales_gradients_by_the_latest_accuracy_over_the_mean_of_five_befo
     method = small_method("mslr", model, coefficients=given)
     data = clips(count)
     seen, moved = [], set()
-    for epoch in range(9):
-        disturb(model, epoch)
+    for epoch in range(12):
+        disturb(model, epoch, size=0.5)
         ratio = dict.fromkeys(model.modalities, 1.0)
         if epoch > 0:
             now, _ = by_hand(model, data)
@@ -82,9 +96,8 @@ def test_mslr_scales_gradients_by_the_latest_accuracy_over_the_mean_of_five_befo
         loss, plain = plain_step(model, inputs, labels)
         close(step_of(method, model, inputs, labels), loss)
         for name, gradient in gradients(model).items():
-            part, owner = name.split(".")[:2]
-            wanted = plain[name] * (given.get(owner, 1.0) * ratio[owner] if part == "encoders" else 1)
-            close(gradient, wanted)
+            owner = owner_of(name)
+            close(gradient, plain[name] * (given.get(owner, 1.0) * ratio[owner] if owner else 1))
         moved |= {name for name, value in ratio.items() if value != 1}
     assert moved == set(model.modalities), "a no-op shows nothing"
 
@@ -146,15 +159,15 @@ def test_an_interruption_after_any_epoch_changes_nothing(name, settings):
         assert all(torch.equal(value, other[key]) for key, value in end.items())
 
 
-@pytest.mark.parametrize("fusion", ["late_concat", "early"])
+@pytest.mark.parametrize("fusion", ["late_sum", "late_concat", "early"])
 @pytest.mark.parametrize("count", [2, 3])
 def test_mses_stops_and_restores_as_the_rule_says(fusion, count):
     model = small_model(fusion, count)
     method = small_method("mses", model, patience=2)
     data = clips(count)
     smoothed, smallest, since, best, stopped = {}, {}, {}, {}, {}
-    for epoch in range(14):
-        disturb_all_but(model, epoch, stopped)
+    for epoch in range(24):
+        disturb_all_but(model, 80 + epoch, stopped)
         if epoch > 0:
             _, loss = by_hand(model, data)
             for name, value in loss.items():
@@ -163,28 +176,30 @@ def test_mses_stops_and_restores_as_the_rule_says(fusion, count):
                 smoothed[name] = 0.6 * smoothed[name] + 0.4 * value if name in smoothed else value
                 if smoothed[name] < smallest.get(name, float("inf")):
                     smallest[name], since[name] = smoothed[name], 0
-                    best[name] = copy.deepcopy(model.encoders[name].state_dict())
+                    best[name] = copy.deepcopy(own_state(model, name))
                 else:
                     since[name] += 1
-                    if since[name] == 2:
+                    if since[name] == 3:  # more than two
                         stopped[name] = epoch
         method.start_epoch(epoch, model.train(), data)
         for name, encoder in model.encoders.items():
             frozen = name in stopped
             assert method.diagnostics[f"coefficient_{name}"].item() == (0.0 if frozen else 1.0)
-            assert all(weight.requires_grad != frozen for weight in encoder.parameters())
+            own = [weight for key, weight in model.named_parameters() if owner_of(key) == name]
+            assert len(own) == len(list(encoder.parameters())) + 2 * (fusion == "late_sum")
+            assert all(weight.requires_grad != frozen for weight in own)
             assert all(module.training != frozen for module in encoder.modules())
             if frozen:
-                assert all(torch.equal(value, best[name][key]) for key, value in encoder.state_dict().items())
+                assert all(torch.equal(value, best[name][key]) for key, value in own_state(model, name).items())
     assert len(stopped) == count
-    assert len(set(stopped.values())) == count
+    assert len(set(stopped.values())) > 1
 
 
 def disturb_all_but(model, seed, stopped):
-    before = copy.deepcopy({name: model.encoders[name].state_dict() for name in stopped})
+    before = copy.deepcopy([own_state(model, name) for name in stopped])
     disturb(model, seed, size=0.05)
-    for name, weights in before.items():
-        model.encoders[name].load_state_dict(weights)
+    for weights in before:
+        model.load_state_dict(weights, strict=False)
 
 
 @pytest.mark.parametrize("fusion", ["late_sum", "early"])
@@ -204,12 +219,13 @@ def test_a_frozen_encoder_is_not_moved_by_momentum_decay_or_running_statistics(f
 
     train(0)
     method.frozen[0] = True
-    audio = copy.deepcopy(model.encoders["audio"].state_dict())
-    others = copy.deepcopy({**model.encoders["video"].state_dict(), **model.fusion.state_dict()})
+    before = copy.deepcopy(model.state_dict())
     train(1)
-    assert all(torch.equal(value, audio[key]) for key, value in model.encoders["audio"].state_dict().items())
-    now = {**model.encoders["video"].state_dict(), **model.fusion.state_dict()}
-    assert not any(torch.equal(value, others[key]) for key, value in now.items() if value.is_floating_point())
+    for name, value in model.state_dict().items():
+        if owner_of(name) == "audio":
+            assert torch.equal(value, before[name])
+        elif value.is_floating_point():
+            assert not torch.equal(value, before[name])
 
 
 def test_mses_is_plain_training_until_a_modality_stops():

@@ -149,15 +149,15 @@ def test_outside_the_window_training_is_plain_and_nothing_persists(name):
         assert bool(method.diagnostics) == modulated
 
 
-def test_the_first_five_epochs_are_plain_by_default():
+def test_the_first_six_epochs_are_plain_by_default():
     model = small_model("late_sum", 2)
     for name in ("opm", "bml"):
         method = small_method(name, model)
         active = []
-        for epoch in range(7):
+        for epoch in range(8):
             method.start_epoch(epoch, model, data=None)
             active.append(method.active)
-        assert active == [False] * 5 + [True] * 2
+        assert active == [False] * 6 + [True] * 2
 
 
 def test_nothing_left_out_is_plain_training_or_ogm():

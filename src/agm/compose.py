@@ -1,6 +1,9 @@
 """`agm compose`: write `params.yaml` from Hydra's groups, byte for byte as `dvc exp run -S` does."""
 
+from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from agm.config.load import PARAMS_FILE, check, read
 from agm.errors import AgmError
@@ -28,7 +31,9 @@ def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GRO
         try:
             compose_and_dump(str(temporary), str(groups.absolute()), None, "config", "", overrides)
             said = " ".join(["agm compose", *overrides])
-            methods.check(check(read(temporary), said), said)
+            params = check(read(temporary), said)
+            _check_settings(params.study.settings, groups, said)
+            methods.check(params, said)
         except (HydraException, OmegaConfBaseException) as error:
             cause = f"{error}" if error.__cause__ is None else f"{error}: {error.__cause__}"
             raise AgmError(
@@ -36,3 +41,28 @@ def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GRO
                 where=" ".join(overrides),
                 fix="see the folders of params/",
             ) from None
+
+
+def _check_settings(settings: dict[str, Any], groups: Path, said: str) -> None:
+    """Refuse a setting that no file of params/method takes: it would be ignored without a word."""
+    for method, parameters in settings.items():
+        path = groups / "method" / f"{method}.yaml"
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        for name in _leaves(parameters):
+            key = f"study.settings.{method}.{name}"
+            # A mapping as a whole may be what is taken.
+            if not any(f"{{oc.select:{part}," in text for part in accumulate(key.split("."), "{}.{}".format)):
+                raise AgmError(
+                    f"{key} is taken by no method: {path} does not read it",
+                    where=said,
+                    fix=f"set methods.{method}.{name}",
+                )
+
+
+def _leaves(parameters: dict[str, Any]) -> Iterator[str]:
+    """The full names of the values in nested parameters."""
+    for name, value in parameters.items():
+        if isinstance(value, dict):
+            yield from (f"{name}.{rest}" for rest in _leaves(value))
+        else:
+            yield name

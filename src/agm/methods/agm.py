@@ -5,7 +5,7 @@ At every step, for each modality m of M, from the mono-modal responses φ_m (`ag
 
     s_m = mean over the batch of −log max(softmax(φ_m)[y], 1e-8)      how badly m fits
     r_m = exp(M/(M−1) · (mean_k s_k − s_m))                           > 1: m fits better than the others now
-    τ_m = r_m's formula on the means of s over all earlier steps      1 at the first step
+    τ_m = r_m's formula on the means of s over all earlier steps      1 at the first step; those before the window too
     κ_m = exp(α · min(τ_m − r_m, c))
 
 and the gradient that flows back into φ_m is multiplied by κ_m. The loss is CE(Σ_m φ_m), in value the plain one. The
@@ -21,7 +21,7 @@ from torch import Tensor
 from agm import ranks
 from agm.attribution import mono_modal_responses
 from agm.config import schema
-from agm.methods.method import Past, Windowed
+from agm.methods.method import Data, Past, Windowed
 from agm.models.multimodal import Inputs, MultimodalModel
 
 
@@ -47,22 +47,34 @@ class Agm(Windowed):
         super().__init__(config, model, past)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("score_sum", torch.zeros(len(self.modalities), dtype=torch.float64))
+        self.waiting = False
+
+    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
+        super().start_epoch(epoch, model, data)
+        self.waiting = epoch < self.config.window.first
+
+    def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
+        if not self.waiting:
+            return super().loss(model, inputs, labels)
+        responses, _ = self._scored(model, inputs, labels)
+        return ranks.cross_entropy(responses.sum(dim=0), labels)
 
     def modulated_loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        responses = mono_modal_responses(model, inputs, shared=self.config.coalitions == "shared")
-        kappa = self._coefficients(scores(responses.detach(), labels))
+        reference = ratios(self.score_sum / self.steps.clamp_min(1))
+        responses, score = self._scored(model, inputs, labels)
+        ratio = ratios(score)
+        kappa = coefficients(ratio, reference=reference, alpha=self.config.alpha, bound=self.config.bound)
+        self.report(kappa=kappa, score=score, ratio=ratio)
         responses.register_hook(lambda gradient: gradient * kappa.to(gradient).view(-1, 1, 1))
         return ranks.cross_entropy(responses.sum(dim=0), labels)
 
-    def _coefficients(self, score: Tensor) -> Tensor:
-        """κ of this step, `[M]` float64, and the running means brought up to date behind it."""
-        mean = self.score_sum / self.steps.clamp_min(1)
-        ratio = ratios(score)
-        kappa = coefficients(ratio, reference=ratios(mean), alpha=self.config.alpha, bound=self.config.bound)
+    def _scored(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """φ `[M, B, C]` and s `[M]` of this step, which the running means take in."""
+        responses = mono_modal_responses(model, inputs, shared=self.config.coalitions == "shared")
+        score = scores(responses.detach(), labels)
         self.score_sum += score
         self.steps += 1
-        self.report(kappa=kappa, score=score, ratio=ratio)
-        return kappa
+        return responses, score
 
 
 def scores(responses: Tensor, labels: Tensor) -> Tensor:

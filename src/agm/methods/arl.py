@@ -12,8 +12,8 @@ and the gradient that flows from m's feature into its encoder is multiplied by 1
 is made little use of learns faster. With AdamW a scaled gradient makes almost the same step: use SGD.
 
 Deviations:
-- u_m is the modality's own part of the output, for a fusion that is not additive the output with the other inputs
-  zero. The released code has further layers for it in its FiLM and gated fusions.
+- u_m is W_m h_m with the whole bias, also of one that the modalities share, as in the released code; for a fusion that
+  is not additive it is the output with the other inputs zero, where the released code has further layers.
 - The paper has two modalities. With more, the others' c is averaged, and the least share shrinks as 1/M does.
 - The gradients of an encoder's weights are scaled, which is the same as scaling at its output. The released code's
   first scaled epoch is its seventh; 'after five epochs' is the sixth.
@@ -29,6 +29,7 @@ from torch.nn.functional import cross_entropy
 from agm.attribution import mono_modal_logits
 from agm.config import schema
 from agm.methods.method import Data, Method, Past, scale_gradients
+from agm.models.fusion import LateConcat
 from agm.models.multimodal import Inputs, MultimodalModel
 
 LEAST_SHARE = 0.6
@@ -62,6 +63,9 @@ class Arl(Method):
         features = model.encode(inputs)
         joint = cross_entropy(model.fusion(features), labels)
         logits = mono_modal_logits(model, inputs, features)
+        if isinstance(model.fusion, LateConcat):
+            # They have an equal part each of the bias that they share.
+            logits = logits + (1 - 1 / len(logits)) * model.fusion.classifier.bias
         if self.active:
             self.coefficient = 1 + weights(logits, self.config.temperature)
             self.report(coefficient=self.coefficient)
@@ -71,7 +75,7 @@ class Arl(Method):
     def backward(self, model: MultimodalModel, loss: Tensor) -> None:
         super().backward(model, loss)
         if self.coefficient is not None:
-            scale_gradients(model, self.coefficient)
+            scale_gradients(model.encoders.values(), self.coefficient)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """G-Blending, gradient blending: Wang et al., 'What Makes Training Multi-Modal Classification Networks Hard?', CVPR
 2020, in its offline form.
 
-With u_m the mono-modal logits (`agm.attribution.mono_modal_logits`) and k any modality or the joint output,
+With u_m the logits of a linear classifier of m's own on its feature h_m, and k any modality or the joint output,
 
     loss = Σ_m w_m CE(u_m) + w_joint CE(f),        w_k = |G_k / O_k²|, normalised to Σ_k w_k = 1
 
@@ -10,7 +10,8 @@ from what became of k's training loss L̄ and validation loss L* between the fir
     G_k = L*_N − L*_0                              how much it learned that generalises
     O_k = (L*_N − L̄_N) − (L*_0 − L̄_0)              how much more it overfits
 
-The runs are those of the mono-modal concepts and of plain joint training.
+The runs are those of the mono-modal concepts and of plain joint training. The classifiers of the modalities are trained
+with the network and are no part of its output.
 
 Deviations:
 - The losses are means over clips. In a published copy they are sums over the batches of loaders of different lengths,
@@ -30,10 +31,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from agm.attribution import mono_modal_logits
 from agm.config import schema
 from agm.errors import AgmError
-from agm.methods.method import Method, Past
+from agm.methods.method import Method, Past, own_classifiers, pooled
 from agm.models.multimodal import Inputs, MultimodalModel
 
 LEAST_OVERFITTING = 1e-3
@@ -57,13 +57,12 @@ class GBlending(Method):
         if past is not None:
             weights = blend({name: past.histories[name] for name in runs})
         self.register_buffer("weights", weights)
+        self.heads = own_classifiers(model.fusion)
 
     def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
         features = model.encode(inputs)
-        # Before the masked outputs, whose backward pass needs the running statistics as this one leaves them.
-        whole = model.fusion(features)
-        own = mono_modal_logits(model, inputs, features)
-        losses = torch.stack([cross_entropy(logits, labels) for logits in (*own, whole)])
+        own = [head(pooled(features[name])) for name, head in self.heads.items()]
+        losses = torch.stack([cross_entropy(logits, labels) for logits in (*own, model.fusion(features))])
         self.report(weight=self.weights[:-1])
         self.diagnostics["weight_joint"] = self.weights[-1]
         return (self.weights.to(losses.dtype) * losses).sum()

@@ -99,7 +99,7 @@ class Greedy(Method):
         """The speeds of this step, unless it belongs to a curation."""
         counts = self.left.eq(0).all()
         for index, name in enumerate(self.modalities):
-            bypass, main = speed(_bypass(model.exchange, name)), speed(_main(model, name))
+            bypass, main = speed(_bypass(model.exchange, name)), speed(list(model.own_part(name).parameters()))
             self.bypass[index] += torch.where(counts, bypass, 0.0)
             self.main[index] += torch.where(counts, main, 0.0)
 
@@ -140,11 +140,6 @@ def speed(weights: list[nn.Parameter]) -> Tensor:
         for each in ([weight.grad for weight in weights], weights)
     ]
     return squares[0] / squares[1]
-
-
-def _main(model: MultimodalModel, modality: str) -> list[nn.Parameter]:
-    """A stream: its encoder and its classifier."""
-    return [*model.encoders[modality].parameters(), *model.fusion.heads[modality].parameters()]
 
 
 def _bypass(exchange: Exchange, modality: str) -> list[nn.Parameter]:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from agm import ranks
 from agm.config import schema
+from agm.models.encoders import initialise
+from agm.models.fusion import Fusion
 from agm.models.multimodal import Inputs, MultimodalModel
 
 
@@ -167,10 +169,10 @@ def gradients(weights: Iterable[nn.Parameter]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def scale_gradients(model: MultimodalModel, factors: Tensor) -> None:
-    """Multiply the gradients of modality m's encoder by `factors[m]`, `[M]`, without waiting for the device."""
-    for encoder, factor in zip(model.encoders.values(), factors, strict=True):
-        found = gradients(encoder.parameters())
+def scale_gradients(parts: Iterable[nn.Module], factors: Tensor) -> None:
+    """Multiply the gradients of each part, one per modality, by its factor, `[M]`, without waiting for the device."""
+    for part, factor in zip(parts, factors, strict=True):
+        found = gradients(part.parameters())
         if found:
             torch._foreach_mul_(found, factor.to(found[0].dtype))
 
@@ -178,3 +180,10 @@ def scale_gradients(model: MultimodalModel, factors: Tensor) -> None:
 def pooled(feature: Tensor) -> Tensor:
     """`[B, D]` of a feature, which for a sequential fusion is a sequence: its mean over time."""
     return feature if feature.ndim == 2 else feature.flatten(1, -2).mean(dim=1)
+
+
+def own_classifiers(fusion: Fusion) -> nn.ModuleDict:
+    """A new linear classifier for each modality, `[B, D_m] → [B, C]`, to be trained beside the fusion."""
+    heads = nn.ModuleDict({name: nn.Linear(dim, fusion.classes) for name, dim in fusion.dims.items()})
+    initialise(heads)
+    return heads

@@ -28,7 +28,7 @@ class MmCosine(Method):
 
     class Config(schema.MethodBlock, extra="forbid"):
         name: Literal["mmcosine"]
-        scale: schema.PositiveFloat = 15.0
+        scale: schema.PositiveFloat = 10.0
         """s: logits of one modality lie between −s and s."""
 
     config: Config

@@ -28,8 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from agm.config import schema
-from agm.methods.method import Method, Past, pooled
-from agm.models.encoders import initialise
+from agm.methods.method import Method, Past, own_classifiers, pooled
 from agm.models.multimodal import Inputs, MultimodalModel
 
 TINY = 1e-30
@@ -50,9 +49,7 @@ class MmPareto(Method):
 
     def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
         super().__init__(config, model, past)
-        fusion = model.fusion
-        self.heads = nn.ModuleDict({name: nn.Linear(dim, fusion.classes) for name, dim in fusion.dims.items()})
-        initialise(self.heads)
+        self.heads = own_classifiers(model.fusion)
         self.parts: tuple[Tensor, ...] = ()
 
     def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:

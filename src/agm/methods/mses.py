@@ -5,15 +5,16 @@ Before each epoch, with l_m the validation loss of the mono-modal logits u_m:
 
     L_m ← 0.6 L_m + 0.4 l_m        at first l_m
 
-When L_m has not fallen below its smallest value for `patience` epochs, m's encoder gets back the weights that it had at
-that value, and is frozen for the rest of training; the fusion and the other encoders go on.
+When L_m has not fallen below its smallest value for more than `patience` epochs, m's encoder gets back the weights that
+it had at that value, and is frozen for the rest of training, and so is its own classifier in a fusion that has one for
+each modality; what the modalities share and the other encoders go on.
 
 A frozen encoder is out of the optimiser's hands, momentum and weight decay included, and stays in evaluation mode: its
 BatchNorm statistics belong to the weights it got back, and its dropout would be noise that nothing learns from.
 
 Deviations from the published copy:
 - Encoders are reached as modules. There the names of weights matched nothing in early fusion, and nothing stopped.
-- Only the encoder goes back. There the whole network and the optimiser did, the other modalities with it.
+- Only what is the modality's own goes back. There the whole network and the optimiser did, the others with it.
 - The gradient is absent, not multiplied by 0, which leaves momentum and weight decay at work.
 - L_m is smoothed with its own former value. There it was mixed with the former epoch's loss, which was not smoothed.
 - The losses are those of the validation split; there they were those of the test.
@@ -42,7 +43,7 @@ class Mses(Method):
     class Config(schema.MethodBlock, extra="forbid"):
         name: Literal["mses"]
         patience: schema.Positive = 10
-        """Epochs without a smaller loss after which a modality stops."""
+        """Epochs without a smaller loss that a modality is given: with one more it stops."""
 
     config: Config
 
@@ -53,15 +54,15 @@ class Mses(Method):
         self.register_buffer("smallest", torch.full((count,), torch.inf, dtype=torch.float64))
         self.register_buffer("waited", torch.zeros(count, dtype=torch.int64))
         self.register_buffer("frozen", torch.zeros(count, dtype=torch.bool))
-        self.best = nn.ModuleDict({name: Copy(encoder) for name, encoder in model.encoders.items()})
+        self.best = nn.ModuleDict({name: Copy(model.own_part(name)) for name in self.modalities})
 
     def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
         if epoch > 0:
             self._judge(model, validation_figures(model, data).loss)
-        for encoder, frozen in zip(model.encoders.values(), self.frozen, strict=True):
+        for name, frozen in zip(self.modalities, self.frozen, strict=True):
             # Every epoch anew: the loop sets training mode, and after an interruption nothing of it is left.
             if frozen:
-                encoder.eval().requires_grad_(False)
+                model.own_part(name).eval().requires_grad_(False)
         self.report(coefficient=(~self.frozen).double())
 
     def _judge(self, model: MultimodalModel, loss: Tensor) -> None:
@@ -71,12 +72,12 @@ class Mses(Method):
         better = (self.smoothed < self.smallest) & ~self.frozen
         self.smallest.copy_(torch.where(better, self.smoothed, self.smallest))
         self.waited.copy_(torch.where(better, 0, self.waited + 1))
-        stops = (self.waited >= self.config.patience) & ~self.frozen
-        for index, (name, encoder) in enumerate(model.encoders.items()):
+        stops = (self.waited > self.config.patience) & ~self.frozen
+        for index, name in enumerate(self.modalities):
             if better[index]:
-                self.best[name].take(encoder)
+                self.best[name].take(model.own_part(name))
             if stops[index]:
-                self.best[name].give(encoder)
+                self.best[name].give(model.own_part(name))
         self.frozen |= stops
 
 

@@ -2,11 +2,11 @@
 Additive Late-fusion', Findings of ACL 2022, in its dynamic form.
 
 Before each epoch, with a_m(e) the validation accuracy of the mono-modal logits u_m after epoch e, the learning rate of
-m's encoder is multiplied by
+m's encoder, and of its own classifier in a fusion that has one for each modality, is multiplied by
 
     c_m · a_m(e) / mean(a_m(e − 5), …, a_m(e − 1))
 
-for the whole epoch e + 1; the ratio is 1 until there are five epochs to compare with. The factor acts on the encoder's
+for the whole epoch e + 1; the ratio is 1 until there are five epochs to compare with. The factor acts on the
 gradients: with SGD that changes the learning rate of all but the weight decay. With AdamW it does next to nothing.
 
 Deviations from the published copy:
@@ -18,7 +18,6 @@ Deviations from the published copy:
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -38,14 +37,15 @@ class Mslr(Method):
 
     class Config(schema.MethodBlock, extra="forbid"):
         name: Literal["mslr"]
-        coefficients: dict[schema.Name, schema.PositiveFloat] = Field(default_factory=dict)
-        """c_m by modality; 1 for one that is not named."""
+        coefficients: dict[schema.Name, schema.PositiveFloat] | None = None
+        """c_m by modality; 1 for one that is not named, null for all."""
 
     config: Config
 
     def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
         super().__init__(config, model, past)
-        given = torch.tensor([config.coefficients.get(name, 1.0) for name in self.modalities], dtype=torch.float64)
+        named = config.coefficients or {}
+        given = torch.tensor([named.get(name, 1.0) for name in self.modalities], dtype=torch.float64)
         self.register_buffer("given", given, persistent=False)
         self.register_buffer("accuracies", torch.zeros(MEMORY, len(given), dtype=torch.float64))
         self.register_buffer("epochs", torch.zeros((), dtype=torch.int64))
@@ -53,7 +53,7 @@ class Mslr(Method):
 
     @classmethod
     def refusal(cls, config: Config, network: Network) -> str | None:
-        unknown = sorted(config.coefficients.keys() - network.dims.keys())
+        unknown = sorted((config.coefficients or {}).keys() - network.dims.keys())
         return f"coefficients names {unknown}, and the modalities are {list(network.dims)}" if unknown else None
 
     def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
@@ -74,7 +74,7 @@ class Mslr(Method):
 
     def backward(self, model: MultimodalModel, loss: Tensor) -> None:
         super().backward(model, loss)
-        scale_gradients(model, self.coefficient)
+        scale_gradients(map(model.own_part, self.modalities), self.coefficient)
 
 
 class Figures(NamedTuple):

@@ -70,7 +70,7 @@ class Ogm(Windowed):
 
     def modulate(self, model: MultimodalModel, coefficient: Tensor) -> None:
         """Change the encoders' gradients by k_m, `[M]`."""
-        scale_gradients(model, coefficient)
+        scale_gradients(model.encoders.values(), coefficient)
 
 
 @torch.no_grad()

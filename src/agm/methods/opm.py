@@ -43,7 +43,7 @@ class Opm(Windowed):
         """λ: how much more often that of one far better is."""
         share: Probability = 0.7
         """p: share of the steps that leave anything out; 0 is plain joint training."""
-        window: schema.Window = schema.Window(first=5)
+        window: schema.Window = schema.Window(first=6)
 
     config: Config
 

@@ -4,7 +4,9 @@
 Before each epoch the prototype of class k in modality m moves to the mean feature of k's clips in a share of the
 training clips, encoded in evaluation mode:
 
-    c_mk ← (1 − β) · mean h_m + β · c_mk        at first the mean
+    c_mk ← (1 − β) · mean h_m + β · c_mk        at first, and after the first epoch of training, the mean
+
+so that nothing of the untrained network's prototypes is left.
 
 At every step, with sim_m[i, k] = −‖h_m[i] − c_mk‖₂ and S_m = Σ_i softmax(sim_m)[i, y_i],
 
@@ -63,13 +65,14 @@ class Pmr(Windowed):
 
     @torch.no_grad()
     def _move(self, model: MultimodalModel, data: Data, epoch: int) -> None:
-        first = epoch == self.config.window.first
+        first = self.config.window.first
+        kept = self.config.beta if epoch > max(first, 1) else 0.0
         sums, counts = self._sums(model, data, epoch)
         for name, total in sums.items():
             prototypes = self.prototypes(name)
-            before = total.sum(dim=0) / counts.sum() if first else prototypes
+            before = total.sum(dim=0) / counts.sum() if epoch == first else prototypes
             mean = torch.where(counts > 0, total / counts.clamp_min(1), before)
-            prototypes.copy_(mean if first else (1 - self.config.beta) * mean + self.config.beta * before)
+            prototypes.copy_((1 - kept) * mean + kept * before)
 
     def _sums(self, model: MultimodalModel, data: Data, epoch: int) -> tuple[dict[str, Tensor], Tensor]:
         """The sum of every class's features `{m: [C, D_m]}` over the share of the clips, and their number `[C, 1]`."""

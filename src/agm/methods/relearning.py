@@ -1,7 +1,8 @@
 """Diagnosing and re-learning: Wei et al., 'Diagnosing and Re-learning for Balanced Multimodal Learning', ECCV 2024.
 
-At the start of every E-th epoch, at most K times, for each modality m, with its features of the whole training and the
-whole validation split, each number of them scaled to 0 … 1 within the split and grouped by k-means into C clusters:
+After the epochs E, 2E, …, counted from 0, at most K times, for each modality m, with its features of the whole training
+and the whole validation split, each number of them scaled to 0 … 1 within the split and grouped by k-means into C
+clusters:
 
     purity = 1/N Σ_clusters (how many of its clips are of its most frequent class)
     a_m = tanh(λ · |purity_train − purity_val|)
@@ -58,7 +59,8 @@ class Relearning(Method):
 
     def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
         self.diagnostics = {}
-        if epoch % self.config.every == 0 and 0 < epoch // self.config.every <= self.config.times:
+        diagnoses, since = divmod(epoch - 1, self.config.every)
+        if since == 0 and 0 < diagnoses <= self.config.times:
             gap = purities(model, data, "train") - purities(model, data, "val")
             share = (self.config.strength * gap.abs()).tanh()
             for (name, encoder), a in zip(model.encoders.items(), share.tolist(), strict=True):

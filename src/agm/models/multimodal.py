@@ -57,6 +57,10 @@ class MultimodalModel(nn.Module):
         empty = x.eq(0).flatten(2).all(dim=2)
         return normalised.masked_fill(empty.view(*empty.shape, *[1] * (x.ndim - 2)), 0.0)
 
+    def own_part(self, modality: str) -> nn.ModuleList:
+        """What no other modality has a share in: its encoder and, in a fusion that has one, its own classifier."""
+        return nn.ModuleList([self.encoders[modality], *self.fusion.own_classifier(modality)])
+
     def encode(self, inputs: Inputs) -> Inputs:
         """Prepared inputs to features, `{m: [B, …]} → {m: [B, D_m]}`, `[B, T_m, D_m]` for a sequential fusion."""
         if self.exchange is not None:

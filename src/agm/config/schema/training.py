@@ -1,6 +1,6 @@
 """Training, evaluation and the study."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -71,6 +71,9 @@ class Study(Block):
     taught: list[Name] = Field(default=[])
     """Methods that read finished runs of the same fusion and seed: the concepts and plain joint training."""
     modalities: list[Name] = Field(min_length=1)
+    settings: dict[Name, dict[str, Any]] = Field(default={})
+    """Parameters of methods that belong to this study's data or length, by method, whether it is compared or not: its
+    file in params/method takes them in the place of its defaults. Read when composing; what counts is in `methods`."""
     seeds: list[Seed] = Field(min_length=1)
 
     @property

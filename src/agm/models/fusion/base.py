@@ -33,6 +33,10 @@ class Fusion(nn.Module):
     def classifiers(self) -> list[nn.Linear]:
         raise NotImplementedError
 
+    def own_classifier(self, modality: str) -> list[nn.Linear]:
+        """The classifier that reads nothing but this modality, where there is one."""
+        return []
+
     def fuse(self, features: Features) -> Tensor:
         raise NotImplementedError
 

@@ -41,6 +41,9 @@ class LateSum(Additive):
     def classifiers(self) -> list[nn.Linear]:
         return list(self.heads.values())
 
+    def own_classifier(self, modality: str) -> list[nn.Linear]:
+        return [self.heads[modality]]
+
     def weights(self) -> dict[str, Tensor]:
         return {name: head.weight for name, head in self.heads.items()}
 
