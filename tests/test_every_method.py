@@ -8,16 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 from agm import cli, config, methods
 from agm.config import schema
 from agm.errors import AgmError, Stopped
 from agm.graph import Graph
+from agm.models.encoders import SequenceTransformer, Transformer
+from agm.models.fusion import build_fusion
+from agm.models.multimodal import MultimodalModel
 from agm.train import loop
 from agm.train import step as train_step
 from agm.train.checkpoint import Checkpoints
 from agm.train.watch import Signals, Watch
+from by_hand import Clips, gradients
 from clone import ROOT
+from networks import small_batch
 from small_shards import write_shards
 from test_train import PARAMS
 
@@ -140,6 +146,31 @@ def test_every_method_starts_from_joint_trainings_weights_batches_and_clipping(
             assert torch.equal(other[0][key], weight), key
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if not methods.find(name).taught])
+def test_a_batch_of_one_clip_is_a_step_of_every_method(name: str) -> None:
+    """Where no network has BatchNorm; others are refused at composing."""
+    torch.manual_seed(0)
+    size = {"dim": 4, "heads": 2, "layers": 1, "feedforward": 8}
+    text = schema.TransformerEncoder(name="transformer", **size)
+    sensor = schema.SequenceTransformerEncoder(name="sequence_transformer", **size)
+    encoders = {"text": Transformer(9, 5, text), "sensor": SequenceTransformer(3, sensor)}
+    fusion = build_fusion(schema.LateConcat(name="late_concat"), dict.fromkeys(encoders, 4), 4)
+    model = MultimodalModel(encoders, fusion, {}).double()
+    method = methods.build_method(schema.MethodBlock(name=name), model, seed=0).double()
+    inputs, labels = small_batch(4, batch=3)
+    single = [({key: inputs[key][[row]] for key in encoders}, labels[[row]]) for row in range(3)]
+    data = Clips(train=single, val=single)
+    for epoch in (0, 1, 6):
+        method.start_epoch(epoch, model.train(), data)
+        for batch in data.batches("train", epoch):
+            one = method.augment(batch)
+            for loss in method.losses(model, one.inputs, one.labels):
+                model.zero_grad()
+                method.backward(model, loss)
+                assert loss.isfinite()
+                assert all(gradient.isfinite().all() for gradient in gradients(model).values())
+
+
 class StopAfter(Signals):
     """A signal that comes after a number of batches."""
 
@@ -192,7 +223,7 @@ def test_every_method_has_a_group_and_a_source(graph: Graph) -> None:
         group = (ROOT / "params/method" / f"{name}.yaml").read_text()
         section = "taught" if methods.find(name).taught else "methods"
         assert group.startswith(f"# @package {section}.{name}\n# ")
-        content = yaml.safe_load(group)
+        content = OmegaConf.to_container(OmegaConf.create(group), resolve=True)
         wanted = methods.typed(schema.MethodBlock(name=name)).model_dump()
         assert json.loads(json.dumps(content)) == json.loads(json.dumps(wanted))
         about = __import__(f"agm.methods.{name}", fromlist=["x"]).__doc__

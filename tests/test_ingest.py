@@ -501,9 +501,13 @@ def test_a_folder_of_annotations_counts_by_names_and_contents(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "overrides", "expected"),
     [
-        (["a,train,0,a.mp4", "b,test,0,a.mp4"], [], "The split 'val' has no clips"),
-        (["a,train,0,a.mp4", "b,val,0,a.mp4", "c,test,0,e.mp4"], [], "No clip of the split 'test' can be used; 1 of 1"),
-        ([f"{number},train,0,a.mp4" for number in range(9)], ["dataset.split.test=0"], "The split 'test' has no clips"),
+        (["a,train,0,a.mp4", "b,test,1,a.mp4"], [], "The split 'val' has no clips"),
+        (["a,train,0,a.mp4", "b,val,1,a.mp4", "c,test,0,e.mp4"], [], "No clip of the split 'test' can be used; 1 of 1"),
+        (
+            [f"{number},train,{number % 2},a.mp4" for number in range(9)],
+            ["dataset.split.test=0"],
+            "The split 'test' has no clips",
+        ),
     ],
 )
 def test_a_split_without_clips_is_an_error(tmp_path, monkeypatch, capfd, rows, overrides, expected):
@@ -515,6 +519,17 @@ def test_a_split_without_clips_is_an_error(tmp_path, monkeypatch, capfd, rows, o
     assert run("annotations clips", "list") and main(["ingest"]) == 1
     assert expected in capfd.readouterr().err
     assert not list((tmp_path / "data/own").glob("manifest*")), "no half-written output"
+
+
+def test_a_single_class_is_refused_before_a_file_is_opened(tmp_path, monkeypatch, capfd):
+    """It ended in a traceback at evaluation, after all training."""
+    (tmp_path / "a.mp4").write_text("not a video")
+    rows = [f"{number},{split},cat,a.mp4" for number, split in enumerate(SPLITS * 3)]
+    (tmp_path / "clips.csv").write_text("\n".join(["clip_id,split,label,video", *rows, ""]))
+    own(tmp_path, tmp_path, tmp_path / "clips.csv")
+    monkeypatch.chdir(tmp_path)
+    assert run("annotations clips", "list") and main(["ingest"]) == 1
+    assert "Every clip has the same label, 'cat': there is nothing to tell apart" in capfd.readouterr().err
 
 
 def test_a_class_that_training_lacks_is_a_warning(tmp_path, monkeypatch):

@@ -228,6 +228,11 @@ def test_from_files_to_a_trained_network(tmp_path, monkeypatch):
         assert cli.main(["concept", "psp", modality, "0"]) == 0
         assert cli.main(["evaluate-concept", "psp", modality, "0"]) == 0
     assert cli.main(["evaluate", "psp", "agm", "0"]) == 0
+    # Without BatchNorm a single clip is a batch like any other.
+    Path("params.yaml").write_text(yaml.safe_dump(changed(trainer={"batch_size": 1})))
+    assert cli.main(["train", "cross_attention", "agm", "0"]) == 0
+    history = pl.read_parquet("runs/tiny/cross_attention/agm/seed-0/history.parquet")
+    assert history["train_loss"].is_finite().all()
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,16 @@ def test_a_split_without_clips_is_refused(made):
     rows = pl.read_parquet("data/few/manifest.parquet")
     lacking = set(rows.filter(split="val")["clip_id"])
     make_features(missing=MISSING | {"text": lacking})
-    refused("No clip is left in the split val")
+    assert "only 0 have all of" in refused("Of the clips of the split val")
+
+
+def test_a_single_training_clip_is_refused(made):
+    """It trained nothing, and the report ended in a traceback."""
+    rows = pl.read_parquet("data/few/manifest.parquet")
+    there = set(rows.filter(split="train")["clip_id"])
+    only = min(there - set().union(*MISSING.values()))
+    make_features(missing=MISSING | {"text": there - {only}})
+    refused("Of the clips of the split train only 1 have all of .*; 2 are needed")
 
 
 # --- streaming --------------------------------------------------------------------------------------------------

@@ -44,12 +44,18 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         The classes, clips per split, number of rejected clips, checksums, leaks and warnings.
 
     Raises:
-        AgmError: for files that changed since they were listed, or a split without clips.
+        AgmError: for files that changed since they were listed, a single class, or a split without clips.
     """
     dataset = params.dataset
     clips, listed = _listed(dataset, job)
     splits = assign(clips, dataset.split)
     classes = class_names(clips)
+    if len(classes) < 2:
+        raise AgmError(
+            f"Every clip has the same label, {classes[0]!r}: there is nothing to tell apart",
+            where=", ".join(dataset.annotations.values()),
+            fix="check dataset.label and the labels of the annotations",
+        )
     kinds = {name: modality.kind for name, modality in dataset.modalities.items()}
     probe = partial(probe_clip, dataset.root, kinds, dataset.limits)
     probes = list(parallel_map(probe, clips, "ingest", CHUNK, died=partial(_fatal, kinds)))
@@ -190,7 +196,7 @@ def count(noun: str, number: int) -> str:
 def _warnings(manifest: pl.DataFrame, classes: Sequence[str]) -> list[str]:
     """What later steps can live with and a person should know."""
     found = {split: set(manifest.filter(split=split)["label_name"]) for split in SPLITS}
-    warnings = [f"There is one class only, {classes[0]!r}: nothing can be learnt"] if len(classes) == 1 else []
+    warnings = []
     if empty := [name for name in classes if not any(name in names for names in found.values())]:
         warnings.append(f"No clip of these classes can be used: {', '.join(empty)}")
     held_out = found["val"] | found["test"]

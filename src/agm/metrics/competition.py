@@ -36,12 +36,11 @@ from sklearn.linear_model import Ridge, RidgeCV
 Array = np.ndarray
 
 PENALTIES = np.logspace(-6, 6, 25)
-FEWEST_CLIPS = 3
-"""Without one of them there must be two, to have a covariance."""
+FEWEST_CLIPS = {"val": 2, "test": 3}
+"""To fit on and to test on: the ridge's penalty is judged by a clip that is left out, and without one of the test clips
+there must be two, to have a covariance."""
 GROUPS = 50
 """Of test clips, each left out once."""
-ENOUGH_CLIPS = 10
-"""Test clips for each class from which on the correction and the interval are to be trusted."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def competition_strength(
 
     Args:
         fit: fused features `[N, D]` and the concept's outputs `[N, C]` of the clips to fit the ridge on.
-        test: the same of the test clips, at least `FEWEST_CLIPS`.
+        test: the same of the test clips. Of both at least `FEWEST_CLIPS`.
         alpha: the ridge's penalty; None chooses it by leave-one-out error on `fit`.
         confidence: coverage of the interval.
         seed: of the groups.

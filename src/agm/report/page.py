@@ -7,7 +7,6 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from agm.metrics.competition import ENOUGH_CLIPS
 from agm.report import environment, figures, tables
 from agm.report.answer import STARVED, Answer, caution, power
 from agm.report.collect import Run, Study
@@ -15,6 +14,7 @@ from agm.report.drawing import ALONE, lines
 from agm.report.failures import failures
 from agm.report.results import Results
 from agm.report.text import count, percent, sentence
+from agm.tables import ENOUGH_CLIPS
 
 FOLDER = Path(__file__).parent
 SHOWN_REASONS = 20

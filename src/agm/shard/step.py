@@ -27,7 +27,7 @@ from agm.errors import AgmError
 from agm.graph import Graph, Job
 from agm.progress import track
 from agm.shard.statistics import Moments
-from agm.tables import QUARANTINE, SPLITS
+from agm.tables import FEWEST_CLIPS, QUARANTINE, SPLITS
 from agm.tensors import Feature
 
 
@@ -141,9 +141,11 @@ def _joined(manifest: pl.DataFrame, parts: dict[str, list[Path]]) -> pl.DataFram
     for paths in parts.values():
         there = pl.concat([pl.read_parquet(path, columns=["clip_id"]) for path in paths])
         manifest = manifest.join(there, on="clip_id", how="semi", maintain_order="left")
-    if lost := [split for split in SPLITS if split not in set(manifest["split"])]:
-        what = f"No clip is left in the split {lost[0]}: none has all of {', '.join(parts)}"
-        raise AgmError(what, fix="the `rejected` lists of the parts, beside their features, give the reasons")
+    for split in SPLITS:
+        left, fewest = manifest["split"].eq(split).sum(), FEWEST_CLIPS[split]
+        if left < fewest:
+            what = f"Of the clips of the split {split} only {left} have all of {', '.join(parts)}; {fewest} are needed"
+            raise AgmError(what, fix="the `rejected` lists of the parts, beside their features, give the reasons")
     return manifest
 
 

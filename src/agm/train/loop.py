@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from agm import ranks
@@ -42,6 +43,7 @@ class Training:
         history: one row per epoch done.
         best_epoch, best_weights: the epoch with the best validation figure, and its weights; -1 before the first.
         failed: what went wrong where the run diverged; see `_diagnosis`.
+        fewest: clips of a batch that is trained on; of a smaller one no step is made.
         gradient_norm: that of the last step, before clipping, on the device.
     """
 
@@ -65,6 +67,8 @@ class Training:
         if trainer.compile:
             compile_parts(model)
         self.objective = shared_objective(model, method) if ranks.together() else None
+        # BatchNorm has no statistics of a single clip.
+        self.fewest = 2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1
         self.history: list[dict[str, Any]] = []
         self.best_epoch = -1
         self.best_weights: dict[str, Tensor] = {}
@@ -121,8 +125,8 @@ class Training:
         meter = Meter()
         done = checkpoints.restore_step(self, meter)
         for batch in self.data.batches("train", epoch, skip=done):
-            # BatchNorm has no statistics of a single clip: the last batch of an epoch may be one.
-            if (size := self.data.size("train", done)) > 1:
+            # The last batch of an epoch may be a single clip.
+            if (size := self.data.size("train", done)) >= self.fewest:
                 loss = self.train_step(batch)
                 meter.add({"train_loss": loss, **self.method.diagnostics}, weight=size)
                 watch.note(done, loss, self.gradient_norm)

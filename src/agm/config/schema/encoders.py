@@ -23,10 +23,13 @@ class Attention(Block):
 class EncoderBlock(Block):
     reads: ClassVar[tuple[str, ...]]
     """The kinds of modality that it can read."""
+    batch_norm: ClassVar[bool] = False
+    """Whether it normalises by the statistics of the batch, which a single clip has none of."""
 
 
 class ConvEncoder(EncoderBlock):
     reads = ("video", "audio", "image")
+    batch_norm = True
     name: Literal["conv"]
     channels: list[Positive] = Field(default=[16, 32, 64], min_length=1)
     """Output channels of each stride-2 convolution."""
@@ -39,6 +42,7 @@ class ConvEncoder(EncoderBlock):
 
 class ResNet18Encoder(EncoderBlock):
     reads = ("video", "audio", "image")
+    batch_norm = True
     name: Literal["resnet18"]
     weights: str | None = None
     """Local path of a torchvision ResNet-18 in safetensors; null starts from scratch."""

@@ -14,6 +14,8 @@ class FusionBlock(Block):
     """Whether f = Σ_m u_m, a linear map of each feature."""
     sequential: ClassVar[bool] = False
     """Whether it reads sequences of features, `[B, T, D]`, where the others read one, `[B, D]`."""
+    batch_norm: ClassVar[bool] = False
+    """Whether it normalises by the statistics of the batch, which a single clip has none of."""
 
     def refusal(self, features: dict[str, Features], dims: dict[str, int]) -> str | None:
         """Why it cannot fuse these modalities, given the sizes of their features, or None."""
@@ -35,8 +37,9 @@ class LateConcat(FusionBlock):
 
 
 class Early(FusionBlock):
-    """f = W MaxOut([h_1 … h_M]) + b."""
+    """f = W MaxOut(BatchNorm([h_1 … h_M])) + b."""
 
+    batch_norm = True
     name: Literal["early"]
     hidden: list[Positive] = Field(default=[2048, 1024], min_length=1)
     pieces: Positive = 2

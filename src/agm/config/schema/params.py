@@ -90,6 +90,7 @@ class Params(Block):
             problems += self._mismatch(name)
         for name in self.study.fusions:
             problems += self._unfusable(name)
+        problems += self._single_clips()
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -121,6 +122,20 @@ class Params(Block):
                 f"{features.shape}, found {encoder.dim}"
             ]
         return []
+
+    def _single_clips(self) -> list[str]:
+        """What keeps the networks from training on batches of one clip."""
+        if self.trainer.batch_size > 1:
+            return []
+        blocks = {f"encoders.{name}": block for name, block in self.encoders.items()}
+        blocks |= {f"fusions.{name}": self.fusions[name] for name in self.study.fusions if name in self.fusions}
+        found = [key for key, block in blocks.items() if block.batch_norm]
+        if not found:
+            return []
+        return [
+            f"trainer.batch_size: expected 2 or more, found 1: {', '.join(found)} have BatchNorm, which has no "
+            "statistics of a single clip"
+        ]
 
     def _unfusable(self, name: str) -> list[str]:
         """What keeps fusion `name` from fusing the modalities."""
