@@ -157,6 +157,19 @@ def test_training_is_the_published_one(tmp_path, study):
     assert params.study.methods == ["joint", "agm"]
 
 
+def test_a_method_takes_the_settings_of_the_study_when_it_is_chosen(tmp_path):
+    """What belongs to one data set stands in its study, for methods that it does not compare by itself too."""
+    chosen = "method=[joint,ogm,mslr,mses,inforeg]"
+    found = composed(tmp_path, "study=crema_d", chosen).methods
+    assert found["ogm"].alpha == 0.8 and found["mses"].patience == 80
+    assert found["mslr"].coefficients == {"audio": 0.9, "video": 1.1}
+    assert found["inforeg"].beta == {"audio": 0.95, "video": 0.1}
+    assert composed(tmp_path, "study=crema_d", chosen, "methods.ogm.alpha=0.1").methods["ogm"].alpha == 0.1
+    plain = composed(tmp_path, "study=kinetics_sounds", chosen).methods
+    assert (plain["ogm"].alpha, plain["mslr"].coefficients, plain["inforeg"].beta) == (0.3, None, 0.95)
+    assert list(composed(tmp_path, "study=table", "method=[joint,agm]").methods) == ["joint", "agm"]
+
+
 def test_the_other_published_setting_of_ur_funny(tmp_path):
     params = composed(tmp_path, "study=ur_funny", "fusion=[early]", "methods.agm.alpha=6.0")
     assert params.study.fusions == ["early"]

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from safetensors.torch import load_file
 from torch import nn
 
@@ -159,7 +159,8 @@ def _write_features(target: Path, predictions: dict[str, Predictions]) -> None:
     for one in predictions.values():
         tensors |= {f"absent.{name}": feature for name, feature in one.absent.items()}
     with replacing(target) as temporary:
-        save_file(tensors, temporary)
+        # Not save_file: see `agm.train.step`.
+        temporary.write_bytes(save(tensors))
 
 
 def _table(predictions: dict[str, Predictions]) -> pl.DataFrame:
