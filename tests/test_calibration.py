@@ -49,4 +49,4 @@ def test_competition_rises_as_the_competing_modality_is_made_easier(
     easy = video_strengths(tmp_path / "easy", AUDIBLE, monkeypatch)
     hard = video_strengths(tmp_path / "hard", DROWNED, monkeypatch)
     for with_rival, without in zip(easy, hard, strict=True):
-        assert with_rival["low"] > without["high"], (easy, hard)
+        assert with_rival["d"] > without["high"], (easy, hard)
