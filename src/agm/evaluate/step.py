@@ -47,7 +47,7 @@ from agm.files import checksums, read_index, replacing, write_parquet
 from agm.graph import Graph, Job
 from agm.methods import build_method
 from agm.metrics.classification import accuracy, classification_summary
-from agm.metrics.competition import FEWEST_CLIPS, competition_strength
+from agm.metrics.competition import CLIPS_NEEDED, competition_strength
 from agm.metrics.responses import Centre, constant_share
 from agm.models import build_concept, build_joint
 from agm.progress import say
@@ -196,8 +196,8 @@ def _competition(params: Params, graph: Graph, job: Job, predictions: dict[str, 
         if failed := _finished(concept)["failed"]:
             strengths[modality] = {"d": None, "why": f"`agm concept {' '.join(concept.cell)}` failed: {failed['what']}"}
             continue
-        if few := [split for split, fewest in FEWEST_CLIPS.items() if len(predictions[split].clip_ids) < fewest]:
-            strengths[modality] = {"d": None, "why": f"too few clips: {few[0]} needs {FEWEST_CLIPS[few[0]]} at least"}
+        if few := [split for split, fewest in CLIPS_NEEDED.items() if len(predictions[split].clip_ids) < fewest]:
+            strengths[modality] = {"d": None, "why": f"too few clips: {few[0]} needs {CLIPS_NEEDED[few[0]]} at least"}
             continue
         outputs = _concept_outputs(concept.outputs[0], predictions, settings.outputs)
         pairs = {split: (predictions[split].fused, outputs[split]) for split in SPLITS}

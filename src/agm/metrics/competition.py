@@ -36,7 +36,7 @@ from sklearn.linear_model import Ridge, RidgeCV
 Array = np.ndarray
 
 PENALTIES = np.logspace(-6, 6, 25)
-FEWEST_CLIPS = {"val": 2, "test": 3}
+CLIPS_NEEDED = {"val": 2, "test": 3}
 """To fit on and to test on: the ridge's penalty is judged by a clip that is left out, and without one of the test clips
 there must be two, to have a covariance."""
 GROUPS = 50
@@ -76,7 +76,7 @@ def competition_strength(
 
     Args:
         fit: fused features `[N, D]` and the concept's outputs `[N, C]` of the clips to fit the ridge on.
-        test: the same of the test clips. Of both at least `FEWEST_CLIPS`.
+        test: the same of the test clips. Of both at least `CLIPS_NEEDED`.
         alpha: the ridge's penalty; None chooses it by leave-one-out error on `fit`.
         confidence: coverage of the interval.
         seed: of the groups.
