@@ -32,10 +32,10 @@ def content(**study: object) -> dict[str, object]:
     return {**PARAMS, "study": {**PARAMS["study"], **STUDY, **study}, "trainer": trainer}
 
 
-def write_data(graph: Graph) -> None:
+def write_data(graph: Graph, clips: dict[str, int]) -> None:
     """What the steps before training leave, as far as the report reads it."""
-    write_shards(graph.data, rows=CLIPS)
-    write_json(graph.data / "manifest.json", {"classes": CLASSES, "clips": CLIPS, "rejected": 0, "warnings": []})
+    write_shards(graph.data, rows=clips)
+    write_json(graph.data / "manifest.json", {"classes": CLASSES, "clips": clips, "rejected": 0, "warnings": []})
     pl.DataFrame(schema=dict.fromkeys(QUARANTINE, pl.String)).write_parquet(graph.data / "quarantine.parquet")
     shards = graph.data / "shards.json"
     write_json(shards, read_json(shards) | {"sha256": checksums(graph.data, ["quarantine.parquet"])})
@@ -48,7 +48,7 @@ def write_data(graph: Graph) -> None:
     write_json(inspect.index, {provenance.RECORD: provenance.expected(inspect, config.read()), **found})
 
 
-def run_study(folder: Path, failing: set[str], **study: object) -> Graph:
+def run_study(folder: Path, failing: set[str], clips: dict[str, int] = CLIPS, **study: object) -> Graph:
     """Every command of the study, in `folder`; the runs of the commands `failing` diverge in their second epoch."""
     step = Training.train_step
 
@@ -61,7 +61,7 @@ def run_study(folder: Path, failing: set[str], **study: object) -> Graph:
         patch.setattr(Training, "train_step", train_step)
         Path("params.yaml").write_text(yaml.safe_dump(content(**study)))
         graph = Graph(config.load())
-        write_data(graph)
+        write_data(graph, clips)
         for job in graph.jobs:
             if job.step in ("concept", "train", "evaluate_concept", "evaluate", "report"):
                 assert cli.main(job.command.split()[1:]) == 0, job.command
@@ -126,6 +126,25 @@ def test_what_is_left_is_reported(study, monkeypatch):
     assert metrics["agm"]["accuracy"] == pytest.approx(mean, abs=5.1e-5)
     assert f"{mean:.3f} ± " in summary
     assert metrics["agm"]["d_audio"] == pytest.approx(scores[0]["competition"]["audio"]["d"], abs=5.1e-5)
+
+
+@pytest.mark.parametrize(
+    ("clips", "why"),
+    [
+        ({**ROWS, "val": 1, "test": 200}, "too few clips: d needs 2 of val, at least"),
+        ({**ROWS, "test": 2}, "too few clips: d needs 3 of test, at least"),
+    ],
+)
+def test_a_split_of_too_few_clips_has_no_d(tmp_path, monkeypatch, clips, why):
+    graph = run_study(tmp_path, set(), clips, seeds=[0])
+    monkeypatch.chdir(tmp_path)
+    strengths = read_json(graph.job("evaluate", "late_sum", "joint", 0).index)["competition"]
+    assert strengths == dict.fromkeys(("image", "audio", "text"), {"d": None, "why": why})
+    page, summary = Path("reports/index.html").read_text(), Path("reports/summary.txt").read_text()
+    assert page.count(f'–<span class="note">{why}</span>') == 6, "of two methods and three modalities"
+    assert "failed" not in summary
+    assert not [name for name in read_json(Path("reports/metrics.json"))["late_sum"]["joint"] if name.startswith("d_")]
+    assert pl.read_parquet("reports/results.parquet").filter(pl.col("metric").str.starts_with("d")).is_empty()
 
 
 def test_a_study_of_which_everything_failed_still_ends_in_a_report(tmp_path, monkeypatch):

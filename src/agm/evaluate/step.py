@@ -47,7 +47,7 @@ from agm.files import checksums, read_index, replacing, write_parquet
 from agm.graph import Graph, Job
 from agm.methods import build_method
 from agm.metrics.classification import accuracy, classification_summary
-from agm.metrics.competition import CLIPS_NEEDED, competition_strength
+from agm.metrics.competition import competition_strength, too_few_clips
 from agm.metrics.responses import Centre, constant_share
 from agm.models import build_concept, build_joint
 from agm.progress import say
@@ -191,13 +191,14 @@ def _competition(params: Params, graph: Graph, job: Job, predictions: dict[str, 
     fusion, _, seed = job.cell
     settings = params.evaluation
     strengths = {}
+    few = too_few_clips({split: len(one.clip_ids) for split, one in predictions.items()})
     for modality in params.study.modalities:
         concept = graph.job("evaluate_concept", fusion, modality, seed)
         if failed := _finished(concept)["failed"]:
             strengths[modality] = {"d": None, "why": f"`agm concept {' '.join(concept.cell)}` failed: {failed['what']}"}
             continue
-        if few := [split for split, fewest in CLIPS_NEEDED.items() if len(predictions[split].clip_ids) < fewest]:
-            strengths[modality] = {"d": None, "why": f"too few clips: {few[0]} needs {CLIPS_NEEDED[few[0]]} at least"}
+        if few:
+            strengths[modality] = {"d": None, "why": few}
             continue
         outputs = _concept_outputs(concept.outputs[0], predictions, settings.outputs)
         pairs = {split: (predictions[split].fused, outputs[split]) for split in SPLITS}

@@ -64,6 +64,12 @@ class Competition:
     alpha: float
 
 
+def too_few_clips(clips: dict[str, int]) -> str | None:
+    """Why so many clips by split have no d; None where they have."""
+    short = [split for split, needed in CLIPS_NEEDED.items() if clips[split] < needed]
+    return f"too few clips: d needs {CLIPS_NEEDED[short[0]]} of {short[0]}, at least" if short else None
+
+
 def competition_strength(
     fit: tuple[Array, Array],
     test: tuple[Array, Array],

@@ -14,6 +14,7 @@ from agm.config import Params
 from agm.errors import AgmError, listed
 from agm.files import read_index, read_json
 from agm.graph import Graph, Job
+from agm.metrics.competition import too_few_clips
 from agm.metrics.intervals import Interval, bootstrap_share
 
 RESULTS = ("inspect", "concept", "evaluate_concept", "train", "evaluate")
@@ -110,6 +111,13 @@ class Study:
                 if interval is not None and interval.low <= self.majority:
                     found[fusion, name] = interval
         return found
+
+    def no_d(self, fusion: str, modality: str) -> str | None:
+        """Why the competition strength of a modality is known in no seed, or says nothing; None where it may."""
+        if few := too_few_clips({split: found["rows"] for split, found in self.shards["splits"].items()}):
+            return few
+        known = (fusion, modality) not in self.uninformed
+        return None if known else f"{modality} alone may only know the largest class"
 
 
 def collect(params: Params, content: dict[str, Any]) -> Study:

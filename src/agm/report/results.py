@@ -74,9 +74,8 @@ def _numbers(run: Run, study: Study) -> Iterator[tuple[str | None, str, str | No
             for metric in OF_CLASS:
                 yield split, metric, None, row["class"], row[metric]
     for modality, strength in run.evaluation.get("competition", {}).items():
-        # Without the network trained on the modality alone there is no d, and with one that knows nothing it says
-        # nothing.
-        if strength["d"] is None or (run.fusion, modality) in study.uninformed:
+        # There is none where the network trained on the modality alone failed.
+        if strength["d"] is None or study.no_d(run.fusion, modality):
             continue
         for name, metric in OF_COMPETITION.items():
             yield "test", metric, modality, None, strength[name]
@@ -111,6 +110,7 @@ class Results:
         confidence: of every interval.
         seeds: how many the study has; a number is over so many unless it says less.
         uninformed: the concepts, by fusion and modality, that know nothing: see `Study.uninformed`.
+        no_d: why a modality has no d in any seed: see `Study.no_d`.
 
     Args:
         table: as `tidy` makes it.
@@ -120,7 +120,7 @@ class Results:
     def __init__(self, table: pl.DataFrame, study: Study) -> None:
         self.baseline, self.confidence = study.baseline, study.params.evaluation.confidence
         self.seeds = len(study.params.study.seeds)
-        self.uninformed = study.uninformed
+        self.uninformed, self.no_d = study.uninformed, study.no_d
         self._values: dict[tuple[Any, ...], Values] = {}
         for row in table.filter(pl.col("split") == "test").iter_rows(named=True):
             key = (row["fusion"], row["method"], row["concept"], row["metric"], row["modality"], row["class"])

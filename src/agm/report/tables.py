@@ -277,22 +277,22 @@ def _phi(results: Results, fusion: str, method: str, modality: str) -> Cell:
 
 
 def _d(results: Results, fusion: str, method: str, modality: str) -> Cell:
-    if (fusion, modality) in results.uninformed:
+    if results.no_d(fusion, modality):
         return Cell(NOTHING)
     return _mean(results, results.method(fusion, method, "d", modality))
 
 
 def _why_no_d(study: Study, fusion: str, method: str, modality: str) -> str:
-    """Why d is missing in some seeds that the method has: what it is compared with failed, or knows nothing."""
-    if (fusion, modality) in study.uninformed:
-        return f"{modality} alone may only know the largest class"
+    """Why d is missing in some seeds that the method has: what it is compared with failed, or no seed can have it."""
+    if reason := study.no_d(fusion, modality):
+        return reason
     have, alone = study.sound(fusion, method), study.sound(fusion, concept=modality)
     missing = {run.seed for run in have} - {run.seed for run in alone}
     return f"{modality} alone failed" if missing else ""
 
 
 def _strength(results: Results, fusion: str, method: str, seed: int, modality: str, classes: int) -> Cell:
-    if (fusion, modality) in results.uninformed:
+    if results.no_d(fusion, modality):
         return Cell(NOTHING)
     metrics = ("d", "d_low", "d_high", "d_published", "d_rank", "d_penalty")
     found = [results.method(fusion, method, metric, modality).get(seed) for metric in metrics]
