@@ -30,6 +30,7 @@ CODE = {
         "limits.py",
         "media.py",
         "packed.py",
+        "pixels.py",
         "source.py",
         "tensors.py",
         "unpickle.py",

@@ -19,6 +19,7 @@ from PIL import Image
 
 from agm import limits
 from agm.limits import Unusable
+from agm.progress import say
 
 # Pillow's other formats run programs or are rarely pictures.
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -31,6 +32,18 @@ CONTAINERS = (
     "nut,obu,ogg,oma,paf,qcp,rm,smjpeg,sox,swf,tak,truehd,tta,vc1,voc,vvc,w64,wav,webm,wtv,wv,xwma,yuv4mpegpipe,"
     "bmp_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe"
 )
+
+
+@contextmanager
+def warnings_named(path: str | None) -> Iterator[None]:
+    """Say what libraries warn of while the file at `path` is read, each warning once and with the file's name, which
+    the libraries themselves leave out."""
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            yield
+        finally:
+            for message in dict.fromkeys(str(each.message) for each in caught):
+                say(f"{path}: warning: {' '.join(message.split())}")
 
 
 @contextmanager

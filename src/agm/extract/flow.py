@@ -46,7 +46,8 @@ def runs(source: Source, settings: FlowFeatures, channels: int) -> np.ndarray:
         raise Unusable("the clip has a single frame, and optical flow is between two")
     places = [_run(start, settings.stack, len(times.frames)) for start in _positions(times, settings)]
     needed = sorted(set().union(*places))
-    draw = partial(video.picture, half=source.half, size=settings.size, channels=channels)
+    about = {"half": source.half, "size": settings.size, "background": settings.background}
+    draw = partial(video.picture, channels=channels, **about)
     pictures = video.pictures(source, times, [times.frames[number] for number in needed], draw)
     drawn = dict(zip(needed, pictures, strict=True))
     return np.stack([np.stack([drawn[number] for number in run]) for run in places])

@@ -26,7 +26,7 @@ from agm.errors import AgmError
 from agm.extract.pretrained import Finish
 from agm.extract.recipe import Load, Recipe, recipe
 from agm.graph import Job
-from agm.media import Unusable
+from agm.media import Unusable, warnings_named
 from agm.parallel import parallel_map
 from agm.progress import say, track
 from agm.source import Source
@@ -120,7 +120,7 @@ def _fatal(source: Source) -> str:
 
 def _attempt(source: Source, load: Load, most: Limits) -> np.ndarray | str:
     try:
-        with limits.under(most, memory=not packed.in_pickle(source)):
+        with warnings_named(source.path), limits.under(most, memory=not packed.in_pickle(source)):
             return load(source)
     except Unusable as error:
         return str(error)

@@ -12,12 +12,13 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
 from PIL import UnidentifiedImageError
 
 from agm import limits
 from agm.config.schema import Limits
 from agm.ingest.clip import Clip
-from agm.media import IMAGE_FORMATS, Unusable, open_container, opened_array, opened_image, told
+from agm.media import IMAGE_FORMATS, Unusable, open_container, opened_array, opened_image, told, warnings_named
 from agm.source import Source
 
 
@@ -50,9 +51,10 @@ def probe_clip(root: str, kinds: dict[str, str], most: Limits, clip: Clip) -> di
     for modality, kind in kinds.items():
         if modality not in clip.sources:
             return Rejection(modality, f"the annotations name no file for {modality}")
+        source = clip.sources[modality].below(root)
         try:
-            with limits.under(most):
-                found[modality] = probe(clip.sources[modality].below(root), kind)
+            with warnings_named(source.path), limits.under(most):
+                found[modality] = probe(source, kind)
         except Unusable as error:
             return Rejection(modality, str(error))
     return found
@@ -107,6 +109,7 @@ def _timed(kind: str, path: Path, size: int) -> Media:
             raise Unusable(f"there is no decoder for its {kind}")
         stream.codec_context.thread_count = 1
         if kind == "video":
+            _check_transparency(stream)
             limits.check_picture(stream.width, stream.height, kind)
         first = next(file.decode(stream), None)
         if first is None:
@@ -115,6 +118,12 @@ def _timed(kind: str, path: Path, size: int) -> Media:
             limits.check_picture(first.width, first.height, kind)
         # Inside the block: a stream of a closed container is a dangling pointer.
         return Media(stream.index, _duration(file, stream))
+
+
+def _check_transparency(stream: VideoStream) -> None:
+    """Refuse VP8 and VP9 with transparency: FFmpeg's own decoders leave it out, and what it hides would be seen."""
+    if stream.metadata.get("alpha_mode") == "1":
+        raise Unusable(f"the transparency of its {stream.codec_context.name} video cannot be decoded: save it without")
 
 
 def _duration(file: InputContainer, stream: Stream) -> float | None:
