@@ -55,7 +55,7 @@ def runs(source: Source, settings: FlowFeatures, channels: int) -> np.ndarray:
 
 def dense_inverse_search(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """The flow between two pictures, uint8 [size, size] → float32 [2, size, size]."""
-    return np.moveaxis(_method().calc(np.ascontiguousarray(before), np.ascontiguousarray(after), None), 2, 0)
+    return np.moveaxis(_method(before.shape).calc(np.ascontiguousarray(before), np.ascontiguousarray(after), None), 2, 0)
 
 
 def stored(fields: np.ndarray, settings: FlowFeatures) -> np.ndarray:
@@ -78,8 +78,8 @@ def _run(position: int, stack: int, count: int) -> list[int]:
 
 
 @cache
-def _method() -> Any:
-    """OpenCV's implementation, once in each process."""
+def _method(shape: tuple[int, ...]) -> Any:
+    """OpenCV's implementation, once in each process for each size: of small pictures it keeps settings of its own."""
     import cv2
 
     cv2.setNumThreads(1)
