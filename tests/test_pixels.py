@@ -325,7 +325,7 @@ def test_warnings_of_libraries_name_the_file(tmp_path: Path, capfd: pytest.Captu
         write_image(tmp_path / name, pixels, exif=exif(TURNED, TURNED)[:-12])
     for name in names:
         clip = Clip(name, None, "a", None, {"image": Source(name)}, 2)
-        assert probe_clip(str(tmp_path), {"image": "image"}, Limits(), clip) == {"image": Media()}
+        assert probe_clip(str(tmp_path), {"image": "image"}, Limits(), (), clip) == {"image": Media(flaw="blank")}
         assert isinstance(
             _attempt(Source(str(tmp_path / name)), lambda s: image.load(s, settings()), Limits()), np.ndarray
         )

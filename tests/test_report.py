@@ -146,6 +146,8 @@ class Made:
             "durations": {"edges": [0.5, 1.0, 1.5], "splits": {"train": [60, 10], "val": [15, 0], "test": [9, 6]}},
             "leaks": self.leaks,
             "duplicates": [{"split": later, "in": earlier, "clips": counts} for later, earlier in pairs],
+            "flaws": {"image": {"blank": {"kept": 2, "skipped": 0}}, "audio": {"silent": {"kept": 0, "skipped": 31}}},
+            "blank": {"image": 3, "audio": 0},
             "sha256": checksums(job.index.parent, [job.outputs[0].name]),
         }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.frame import AudioFrame
 from av.container import InputContainer
 from av.frame import Frame
 from av.packet import Packet
@@ -165,3 +166,13 @@ def _frames(stream: Stream, packet: Packet | None) -> list[Frame]:
         raise
     except av.FFmpegError:
         return []
+
+
+def samples(frame: AudioFrame) -> np.ndarray:
+    """Decoded sound in [-1, 1] whatever the stored type: float64 [channels, samples]."""
+    values = frame.to_ndarray()
+    values = values if frame.format.is_planar else values.reshape(-1, len(frame.layout.channels)).T
+    if values.dtype.kind not in "iu":
+        return values.astype(np.float64)
+    span = 2.0 ** (8 * values.dtype.itemsize - 1)
+    return values / span - (values.dtype.kind == "u")

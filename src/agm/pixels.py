@@ -43,8 +43,16 @@ def as_seen(image: Image.Image, background: Sequence[int], white: float | None =
     """
     image.load()
     turn = _turn(image)
-    picture = _opaque(_eight_bits(image, white), background)
+    picture = opaque(_eight_bits(image, white), background)
     return picture if turn is None else picture.transpose(turn)
+
+
+def opaque(image: Image.Image, background: Sequence[int]) -> Image.Image:
+    """The picture composited on `background`, (red, green, blue); one without transparency as it is."""
+    if not image.has_transparency_data:
+        return image
+    ground = Image.new("RGBA", image.size, (*background, 255))
+    return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
 
 
 def opaque_frame(frame: VideoFrame, background: Sequence[int]) -> VideoFrame:
@@ -53,7 +61,7 @@ def opaque_frame(frame: VideoFrame, background: Sequence[int]) -> VideoFrame:
     if not transparent:
         return frame
     image = Image.fromarray(frame.to_ndarray(format="rgba"))
-    return VideoFrame.from_ndarray(np.asarray(_opaque(image, background)), "rgb24")
+    return VideoFrame.from_ndarray(np.asarray(opaque(image, background)), "rgb24")
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -67,13 +75,6 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     except Exception:  # the parser fails in many ways on damaged EXIF, without which the picture can be read
         return None
     return TURNS.get(orientation) if isinstance(orientation, int) else None
-
-
-def _opaque(image: Image.Image, background: Sequence[int]) -> Image.Image:
-    if not image.has_transparency_data:
-        return image
-    ground = Image.new("RGBA", image.size, (*background, 255))
-    return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
 
 
 def _eight_bits(image: Image.Image, white: float | None) -> Image.Image:

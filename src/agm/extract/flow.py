@@ -55,7 +55,9 @@ def runs(source: Source, settings: FlowFeatures, channels: int) -> np.ndarray:
 
 def dense_inverse_search(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """The flow between two pictures, uint8 [size, size] → float32 [2, size, size]."""
-    return np.moveaxis(_method(before.shape).calc(np.ascontiguousarray(before), np.ascontiguousarray(after), None), 2, 0)
+    return np.moveaxis(
+        _method(before.shape).calc(np.ascontiguousarray(before), np.ascontiguousarray(after), None), 2, 0
+    )
 
 
 def stored(fields: np.ndarray, settings: FlowFeatures) -> np.ndarray:

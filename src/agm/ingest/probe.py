@@ -1,12 +1,14 @@
 """Can this file be used? Which of its streams, and how long is it?
 
-The answer costs the header and the first frame, or the first packet of sound: a file's size does not matter. What a
-probe cannot see, damage further on, is found when the features are extracted.
+The answer costs the header and a few frames, or a moment of sound: a file's size does not matter, unless it shows
+nothing (`agm.ingest.flaws`). What a probe cannot see, damage further on, is found when the features are extracted.
 """
 
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
 import av
@@ -16,8 +18,9 @@ from av.video.stream import VideoStream
 from PIL import UnidentifiedImageError
 
 from agm import limits
-from agm.config.schema import Limits
+from agm.config.schema import Flaw, Limits
 from agm.ingest.clip import Clip
+from agm.ingest.flaws import SAYS, flaw
 from agm.media import IMAGE_FORMATS, Unusable, open_container, opened_array, opened_image, told, warnings_named
 from agm.source import Source
 
@@ -29,22 +32,38 @@ class Media:
     Attributes:
         stream: index of the stream in its container, for video and audio.
         duration: of that stream in seconds, where the container knows it.
+        flaw: what it shows although it can be decoded (`agm.ingest.flaws`); None for nearly all.
+        digest: of a text: equal for texts that differ in case and spaces alone.
     """
 
     stream: int | None = None
     duration: float | None = None
+    flaw: Flaw | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a clip cannot be used: its first modality that fails, or None where the annotations leave the clip out."""
+    """Why a clip cannot be used.
+
+    Attributes:
+        modality: its first modality that fails, or None where the annotations leave the clip out.
+        flaw: what that modality's file shows, where the clip is skipped because of it.
+    """
 
     modality: str | None
     reason: str
+    flaw: Flaw | None = None
 
 
-def probe_clip(root: str, kinds: dict[str, str], most: Limits, clip: Clip) -> dict[str, Media] | Rejection:
-    """Probe every modality (name → kind in `kinds`) of one clip, under the limits `most`."""
+def probe_clip(
+    root: str, kinds: dict[str, str], most: Limits, skip: Collection[Flaw], clip: Clip
+) -> dict[str, Media] | Rejection:
+    """Probe every modality (name → kind in `kinds`) of one clip, under the limits `most`.
+
+    Args:
+        skip: the flaws for which the clip is rejected.
+    """
     if clip.left_out is not None:
         return Rejection(None, clip.left_out)
     found = {}
@@ -54,9 +73,13 @@ def probe_clip(root: str, kinds: dict[str, str], most: Limits, clip: Clip) -> di
         source = clip.sources[modality].below(root)
         try:
             with warnings_named(source.path), limits.under(most):
-                found[modality] = probe(source, kind)
+                media = probe(source, kind)
+                media = replace(media, flaw=flaw(source, kind, media.stream))
         except Unusable as error:
             return Rejection(modality, str(error))
+        if media.flaw in skip:
+            return Rejection(modality, f"{SAYS[media.flaw]} (dataset.skip)", media.flaw)
+        found[modality] = media
     return found
 
 
@@ -187,7 +210,8 @@ def _words(text: str) -> Media:
     limits.check("text_bytes", len(text.encode()), "the text has {} bytes")
     if not text.strip():
         raise Unusable("the text is blank")
-    return Media()
+    plain = " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    return Media(digest=blake2b(plain.encode(), digest_size=8).hexdigest())
 
 
 def _array(path: Path, size: int) -> Media:

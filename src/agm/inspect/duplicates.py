@@ -99,8 +99,8 @@ def _alike(seen: Mapping[str, Signatures], later: np.ndarray, earlier: np.ndarra
         for name, (one, other) in tiles.items():
             likeness = _likeness(one, other)
             found[name].append(_hits(likeness, start))
-            # Nothing to see in either says nothing; in one of them only, that they differ.
-            likeness[np.ix_(one.blank, other.blank)] = 1
+            # Nothing to see in one of them only says that they differ.
+            likeness[np.ix_(one.blank, other.blank)] = _blank_alike(one, other)
             np.minimum(every, likeness, out=every)
         found[EVERY].append(_hits(every, start))
     return {name: _best(hits) for name, hits in found.items()}
@@ -121,6 +121,19 @@ def _likeness(one: Signatures, other: Signatures) -> np.ndarray:
         likeness[row, other.digests == one.digests[row]] = 1
     likeness[one.blank] = 0
     return likeness
+
+
+def _blank_alike(one: Signatures, other: Signatures) -> np.ndarray:
+    """Which blank clips of `one` and of `other` are the same: 1 or 0, float32 [blank ones, blank others]."""
+    one, other = one.take(one.blank), other.take(other.blank)
+    same = one.digests[:, None] == other.digests
+    if one.values.shape[1]:
+        # Not of texts: these have no values, and are equal or differ.
+        near = np.ones_like(same)
+        for level, like in zip(one.levels.T, other.levels.T, strict=True):
+            near &= np.abs(level[:, None] - like) <= 1
+        same |= near
+    return same.astype(np.float32)
 
 
 def _hits(likeness: np.ndarray, start: tuple[int, int]) -> Hits:

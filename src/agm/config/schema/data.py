@@ -67,6 +67,9 @@ class Limits(Block):
     pickles, which are read once for all their clips."""
 
 
+Flaw = Literal["silent", "blank", "still", "constant"]
+
+
 class Dataset(Block):
     name: Name
     """Names the folders: data/<name>, runs/<name>, evaluations/<name>."""
@@ -90,6 +93,10 @@ class Dataset(Block):
     """Folders outside `root` to which links below it may lead. `root` itself may be a link to anywhere."""
     limits: Limits = Limits()
     """What reading one clip may take."""
+    skip: list[Flaw] = Field(default=["silent"])
+    """Clips to skip for what one of their files shows. `silent`: sound in which no channel varies. `blank`: an image or
+    a video of one colour. `still`: a video of one picture, a sequence of equal steps. `constant`: an array of one
+    number. Others are kept; `agm ingest` counts both."""
 
 
 class DialNoise(Block):
