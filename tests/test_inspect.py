@@ -128,10 +128,13 @@ def test_leaks_of_the_manifest_are_told_first(inside: Pipeline) -> None:
     write_json(inside.data / "manifest.json", index)
 
 
-def signatures(values: np.ndarray, digests: list[int], blank: list[bool], levels: np.ndarray) -> Signatures:
+def signatures(values: np.ndarray, digests: np.ndarray, blank: np.ndarray, random: np.random.Generator) -> Signatures:
     unit = values / np.linalg.norm(values, axis=1, keepdims=True)
     unit[blank] = 0
-    return Signatures(unit.astype(np.float16), np.array(digests, np.uint64), np.array(blank), levels)
+    levels = random.integers(3, size=(len(values), 2)).astype(np.float32)
+    # Equal tensors have equal contrast.
+    contrast = np.array([0.0, 0.9, 1.1], np.float32)[digests % 3]
+    return Signatures(unit.astype(np.float16), digests.astype(np.uint64), blank, levels, contrast)
 
 
 def test_tiles_find_what_a_loop_over_all_pairs_finds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,12 +148,11 @@ def test_tiles_find_what_a_loop_over_all_pairs_finds(monkeypatch: pytest.MonkeyP
         # Few places, so that many clips are at the same one, nearly or exactly.
         place = random.integers(8, size=60)
         values = np.eye(8)[place] + 0.01 * random.standard_normal((60, 8))
-        digests = np.where(random.random(60) < 0.5, place, 100 + np.arange(60)).tolist()
-        levels = random.integers(3, size=(60, 2)).astype(np.float32)
-        seen[modality] = signatures(values, digests, [each % 5 == 0 for each in digests], levels)
+        digests = np.where(random.random(60) < 0.5, place, 100 + np.arange(60))
+        seen[modality] = signatures(values, digests, digests % 5 == 0, random)
     # A text: no values and no levels, and two short ones are the same where they are equal.
-    short = [each % 5 == 0 for each in digests]
-    seen["text"] = Signatures(np.empty((60, 0)), np.array(digests, np.uint64), np.array(short), np.empty((60, 0)))
+    nothing = np.empty((60, 0), np.float32)
+    seen["text"] = Signatures(nothing, digests.astype(np.uint64), digests % 5 == 0, nothing, np.zeros(60, np.float32))
     found = duplicates(names, splits, seen)
 
     def likeness(one: Signatures, a: int, b: int) -> float:
@@ -158,6 +160,8 @@ def test_tiles_find_what_a_loop_over_all_pairs_finds(monkeypatch: pytest.MonkeyP
             return 0.0
         if one.digests[a] == one.digests[b]:
             return 1.0
+        if abs(one.contrast[a] - one.contrast[b]) > 1:
+            return 0.0
         return min(searching.NEARLY, float(one.values[a].astype(np.float32) @ one.values[b].astype(np.float32)))
 
     def same(one: Signatures, a: int, b: int) -> float:
@@ -268,6 +272,14 @@ def test_colour_counts(kind: str) -> None:
         feature = Feature("image", "float32", (3, 20, 20), (100.0,) * 3, (50.0,) * 3)
     names, splits = [f"clip{number}" for number in range(12)], ["train", "test", "val", *["train"] * 9]
     found = duplicates(names, splits, {"seen": signed(feature, tensors)})
+    assert found.filter(modality=EVERY).select("clip_id", "like").rows() == [("clip2", "clip0")]
+
+
+def test_black_on_white_is_not_light_gray_on_white() -> None:
+    others = [np.moveaxis(np.asarray(Image.fromarray(picture(n)).resize((20, 20))), 2, 0) for n in range(9)]
+    tensors = np.stack([circle((0, 0, 0)), circle((230, 230, 230)), circle((60, 60, 60)), *others])
+    names, splits = [f"clip{number}" for number in range(12)], ["train", "test", "val", *["train"] * 9]
+    found = duplicates(names, splits, {"image": signed(IMAGE, tensors)})
     assert found.filter(modality=EVERY).select("clip_id", "like").rows() == [("clip2", "clip0")]
 
 

@@ -21,7 +21,7 @@ SCORES = ("metrics/classification.py", "metrics/competition.py", "metrics/respon
 CODE = {
     "generate": ("generate",),
     "annotations": ("ingest/annotations.py",),
-    "list": ("ingest", "hdf5.py", "limits.py", "media.py", "pixels.py", "source.py", "tables.py", "unpickle.py"),
+    "list": ("ingest", "hdf5.py", "limits.py", "media.py", "source.py", "tables.py", "unpickle.py"),
     "ingest": ("ingest", "hdf5.py", "limits.py", "media.py", "pixels.py", "source.py", "tables.py", "unpickle.py"),
     "extract": (
         "extract",

@@ -114,9 +114,11 @@ def _tiles(rows: int, columns: int) -> Iterator[tuple[tuple[int, int], tuple[int
 
 
 def _likeness(one: Signatures, other: Signatures) -> np.ndarray:
-    """Similarity of each to each: 1 for equal tensors, at most `NEARLY` for others; what is blank is like nothing."""
+    """Similarity of each to each: 1 for equal tensors, at most `NEARLY` for others; 0 of what is blank, and where the
+    contrast of one is more than twice that of the other."""
     likeness = one.values.astype(np.float32) @ other.values.astype(np.float32).T
     np.minimum(likeness, NEARLY, out=likeness)
+    likeness[np.abs(one.contrast[:, None] - other.contrast) > 1] = 0
     for row in np.flatnonzero(np.isin(one.digests, other.digests)):
         likeness[row, other.digests == one.digests[row]] = 1
     likeness[one.blank] = 0
