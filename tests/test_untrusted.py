@@ -576,6 +576,7 @@ def test_a_changed_limit_makes_out_of_date_what_it_decides_and_nothing_else(tmp_
     study = Pipeline(tmp_path / "study", monkeypatch, *OWN, f"dataset.root={root}").run()
     for change, steps in (
         ("dataset.limits.seconds=700.0", {"ingest", "extract"}),
+        ("dataset.skip=[still]", {"ingest", "extract"}),
         (f"dataset.links=[{tmp_path}]", {"list", "ingest"}),
     ):
         compose([*OWN, f"dataset.root={root}", change], Path("changed.yaml"), ROOT / "params")
