@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, TiffImagePlugin
 
 from agm.config.schema import FlowFeatures, ImageFeatures, VideoFeatures
 from agm.extract import flow, image, video
+from agm.extract.pretrained import vision
 from agm.extract.step import _attempt
 from agm.ingest.clip import Clip
 from agm.ingest.probe import Media, probe, probe_clip
@@ -107,17 +108,17 @@ def test_what_is_hidden_by_transparency_is_not_seen(tmp_path: Path, name: str, m
     np.testing.assert_array_equal(loaded(tmp_path / name), seen(visible, GROUNDS[0]))
 
 
-def test_the_transparent_value_of_sixteen_bits(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    values = np.where(hidden(1)[1], 80 * 257, 7).astype(np.uint16)
-    Image.fromarray(values).save(path)
+@pytest.mark.parametrize("key", [(7,), (64000,), (64000, 512, 1792)], ids=["dark gray", "light gray", "colour"])
+def test_the_transparent_value_of_sixteen_bits(tmp_path: Path, key: tuple[int, ...]) -> None:
+    path, visible = tmp_path / "a.png", hidden(1)[1]
+    values = np.where(visible[:, :, None], 80 * 257, key).astype(np.uint16)
+    assert cv2.imwrite(str(path), values[:, :, ::-1])  # OpenCV has blue first
     content = path.read_bytes()
     place = content.index(b"IDAT") - 4
-    chunk = b"tRNS" + struct.pack(">H", 7)
-    path.write_bytes(
-        content[:place] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[place:]
-    )
-    np.testing.assert_array_equal(loaded(path), seen(hidden(1)[1], GROUNDS[0]))
+    chunk = b"tRNS" + struct.pack(f">{len(key)}H", *key)
+    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(content[:place] + framed + content[place:])
+    np.testing.assert_array_equal(loaded(path), seen(visible, GROUNDS[0]))
 
 
 def test_pixels_that_are_transparent_in_part_are_mixed_with_the_ground(tmp_path: Path) -> None:
@@ -179,6 +180,19 @@ def test_transparency_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:
     write_transparent_video(tmp_path / "a.webm", "libvpx-vp9", "yuva420p", 1)
     with pytest.raises(Unusable, match="the transparency of its vp9 video cannot be decoded"):
         probe(Source(str(tmp_path / "a.webm")), "video")
+
+
+def test_a_pretrained_network_is_given_no_hidden_colours(tmp_path: Path) -> None:
+    frozen = {"model": "resnet18", "weights": "unused"}
+    pictures, frames = [], []
+    for seed in (1, 2):
+        with_alpha(tmp_path / "a.png", "RGBA", seed)
+        write_transparent_video(tmp_path / "a.mov", "png", "rgba", seed)
+        pictures.append(vision.load_image(Source(str(tmp_path / "a.png")), settings(frozen=frozen)))
+        of_video = VideoFeatures(kind="video", frames=2, frozen=frozen)
+        frames.append(vision.load_video(Source(str(tmp_path / "a.mov"), 0), of_video))
+    np.testing.assert_array_equal(*pictures)
+    np.testing.assert_array_equal(*frames)
 
 
 @pytest.mark.skipif(not EMOJI.exists(), reason="the shared emoji are not here")

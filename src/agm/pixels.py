@@ -51,6 +51,10 @@ def opaque(image: Image.Image, background: Sequence[int]) -> Image.Image:
     """The picture composited on `background`, (red, green, blue); one without transparency as it is."""
     if not image.has_transparency_data:
         return image
+    key = image.info.get("transparency")
+    if isinstance(key, tuple) and max(key) > 255:
+        # The transparent colour of a PNG of 16 bits, of whose pixels Pillow has kept the upper 8.
+        image.info["transparency"] = tuple(each >> 8 for each in key)
     ground = Image.new("RGBA", image.size, (*background, 255))
     return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
 
