@@ -277,6 +277,15 @@ def test_values_that_would_become_black_or_be_cut_off_are_refused(
     assert said in refused(tmp_path / "a.tiff")
 
 
+@pytest.mark.parametrize(
+    "values", [ramp(1, "float64"), np.dstack([ramp(1, "float32")] * 3)], ids=["64 bits", "colours"]
+)
+def test_a_tiff_that_cannot_be_read_is_called_one(tmp_path: Path, values: np.ndarray) -> None:
+    assert cv2.imwrite(str(tmp_path / "a.tiff"), values)
+    with pytest.raises(Unusable, match="a kind of TIFF that cannot be read"):
+        probe(Source(str(tmp_path / "a.tiff")), "image")
+
+
 def test_a_black_picture_is_black(tmp_path: Path) -> None:
     assert cv2.imwrite(str(tmp_path / "a.tiff"), ramp(0, "int32"))
     assert not loaded(tmp_path / "a.tiff").any()

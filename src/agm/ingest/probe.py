@@ -24,6 +24,9 @@ from agm.ingest.flaws import SAYS, flaw
 from agm.media import IMAGE_FORMATS, Unusable, open_container, opened_array, opened_image, told, warnings_named
 from agm.source import Source
 
+TIFF = (b"II*\0", b"MM\0*")
+"""How such a file begins."""
+
 
 @dataclass(frozen=True)
 class Media:
@@ -190,6 +193,13 @@ def _image(path: Path, size: int) -> Media:
         with opened_image(path) as image:
             image.load()
     except UnidentifiedImageError:
+        with open(path, "rb") as file:
+            known = file.read(4) in TIFF
+        if known:
+            kinds = "64-bit floats, or colours as floats, say"
+            raise Unusable(
+                f"a kind of TIFF that cannot be read ({kinds}): save it as another, or as an array"
+            ) from None
         raise Unusable(f"not an image ({', '.join(IMAGE_FORMATS)}), or damaged") from None
     except (OSError, SyntaxError) as error:  # what Pillow raises for damaged content
         raise Unusable(f"the image is damaged: {told(error)}") from None
