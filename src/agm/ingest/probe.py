@@ -193,17 +193,19 @@ def _image(path: Path, size: int) -> Media:
         with opened_image(path) as image:
             image.load()
     except UnidentifiedImageError:
-        with open(path, "rb") as file:
-            known = file.read(4) in TIFF
-        if known:
-            kinds = "64-bit floats, or colours as floats, say"
-            raise Unusable(
-                f"a kind of TIFF that cannot be read ({kinds}): save it as another, or as an array"
-            ) from None
-        raise Unusable(f"not an image ({', '.join(IMAGE_FORMATS)}), or damaged") from None
+        raise Unusable(_unidentified(path)) from None
     except (OSError, SyntaxError) as error:  # what Pillow raises for damaged content
         raise Unusable(f"the image is damaged: {told(error)}") from None
     return Media()
+
+
+def _unidentified(path: Path) -> str:
+    """What is wrong with a file that Pillow does not know."""
+    with open(path, "rb") as file:
+        if file.read(4) in TIFF:
+            kinds = "64-bit floats, or colours as floats, say"
+            return f"a kind of TIFF that cannot be read ({kinds}): save it as another, or as an array"
+    return f"not an image ({', '.join(IMAGE_FORMATS)}), or damaged"
 
 
 def _text(path: Path, size: int) -> Media:
