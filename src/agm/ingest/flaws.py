@@ -140,8 +140,9 @@ def _frames(source: Source, stream: int | None, kind: str) -> Iterator[Frame]:
             time = frame.time
             if time is not None:
                 first = time if first is None else first
-                if time >= end or time - max(first, start) > limits.most("seconds"):
+                if time >= end:
                     return
+                limits.check("seconds", time - max(first, start), "the clip lasts {} s or more")
                 if time < start:
                     continue
             yield frame
