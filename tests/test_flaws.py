@@ -237,3 +237,25 @@ def test_constant_arrays_in_a_file_of_many_clips_are_skipped_when_they_are_read(
         tensors = [_attempt(each, load, Limits(), skip=True) for each in sources]
         assert [isinstance(each, str) and each for each in tensors] == [False, CONSTANT, False]
         assert not isinstance(_attempt(sources[1], load, Limits()), str)
+
+
+@pytest.mark.parametrize("skip, wanted", [("[constant]", {"train_00003"}), ("[]", set())])
+def test_a_constant_row_of_a_data_set_of_arrays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skip: str, wanted: set[str]
+) -> None:
+    root, random = tmp_path / "avmnist", np.random.default_rng(0)
+    for half, count in (("train", 24), ("test", 8)):
+        for modality, shape in (("image", (784,)), ("audio", (112, 112))):
+            (root / modality).mkdir(parents=True, exist_ok=True)
+            values = random.uniform(0, 255, (count, *shape))
+            if (modality, half) == ("image", "train"):
+                values[3] = 17.0
+            np.save(root / modality / f"{half}_data.npy", values)
+        np.save(root / f"{half}_labels.npy", np.arange(count) % 10)
+    conv = ("encoder@encoders.image=conv", "encoder@encoders.audio=conv", "trainer=small")
+    made = Pipeline(
+        tmp_path / "run", monkeypatch, "study=av_mnist", *conv, f"dataset.root={root}", f"dataset.skip={skip}"
+    )
+    made.run((*STEPS, "inspect"))
+    assert made.quarantine == dict.fromkeys(wanted, CONSTANT)
+    assert read_json(made.data / "inspection.json")["blank"] == {"image": 1 - len(wanted), "audio": 0}
