@@ -122,13 +122,15 @@ def settings3() -> VideoFeatures:
 
 
 def whole(frame: vision.VideoFrame) -> np.ndarray:
-    return vision.video.whole(frame, None)
+    return vision.video.whole(frame, None, (255, 255, 255))
 
 
 def test_preprocessing_is_that_of_the_weights_named(tmp_path):
     _, path = network(tmp_path, "resnet50")
     picture = Source(str(write_image(tmp_path / "a.png", noise(250, 260))))
-    pixels = torch.from_numpy(np.moveaxis(np.array(image.upright(picture, "RGB")), 2, 0))
+    pixels = torch.from_numpy(
+        np.moveaxis(np.array(image.whole(picture, ImageFeatures(kind="image")).convert("RGB")), 2, 0)
+    )
     by_entry = {}
     for entry in ("IMAGENET1K_V1", "IMAGENET1K_V2"):
         by_entry[entry] = of_image("resnet50", path, entry=entry).load(picture)

@@ -265,7 +265,7 @@ def tree(root: Path) -> None:
     first = root / "Session1/sentences/wav/Ses01M_impro01"
     (first / "Ses01M_impro01_F000.wav").unlink()
     (first / "Ses01M_impro01_F001.wav").write_bytes(b"RIFF")
-    write_wav(first / "Ses01M_impro01_M002.wav", np.zeros(8), 8000)
+    write_wav(first / "Ses01M_impro01_M002.wav", tone(200, 0.001, 8000), 8000)
     # The dialogue ends before its last utterance does, and the one before it has no transcript.
     write_video(root / "Session2/dialog/avi/DivX/Ses02M_impro01.avi", 11, (64, 24), codec="mpeg4", picture=picture)
     path = root / "Session2/dialog/transcriptions/Ses02M_impro01.txt"

@@ -128,10 +128,13 @@ def test_leaks_of_the_manifest_are_told_first(inside: Pipeline) -> None:
     write_json(inside.data / "manifest.json", index)
 
 
-def signatures(values: np.ndarray, digests: list[int], blank: list[bool]) -> Signatures:
+def signatures(values: np.ndarray, digests: np.ndarray, blank: np.ndarray, random: np.random.Generator) -> Signatures:
     unit = values / np.linalg.norm(values, axis=1, keepdims=True)
     unit[blank] = 0
-    return Signatures(unit.astype(np.float16), np.array(digests, np.uint64), np.array(blank))
+    levels = random.integers(3, size=(len(values), 2)).astype(np.float32)
+    # Equal tensors have equal contrast.
+    contrast = np.array([0.0, 0.9, 1.1], np.float32)[digests % 3]
+    return Signatures(unit.astype(np.float16), digests.astype(np.uint64), blank, levels, contrast)
 
 
 def test_tiles_find_what_a_loop_over_all_pairs_finds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +148,11 @@ def test_tiles_find_what_a_loop_over_all_pairs_finds(monkeypatch: pytest.MonkeyP
         # Few places, so that many clips are at the same one, nearly or exactly.
         place = random.integers(8, size=60)
         values = np.eye(8)[place] + 0.01 * random.standard_normal((60, 8))
-        digests = np.where(random.random(60) < 0.5, place, 100 + np.arange(60)).tolist()
-        seen[modality] = signatures(values, digests, [each % 5 == 0 for each in digests])
+        digests = np.where(random.random(60) < 0.5, place, 100 + np.arange(60))
+        seen[modality] = signatures(values, digests, digests % 5 == 0, random)
+    # A text: no values and no levels, and two short ones are the same where they are equal.
+    nothing = np.empty((60, 0), np.float32)
+    seen["text"] = Signatures(nothing, digests.astype(np.uint64), digests % 5 == 0, nothing, np.zeros(60, np.float32))
     found = duplicates(names, splits, seen)
 
     def likeness(one: Signatures, a: int, b: int) -> float:
@@ -154,11 +160,20 @@ def test_tiles_find_what_a_loop_over_all_pairs_finds(monkeypatch: pytest.MonkeyP
             return 0.0
         if one.digests[a] == one.digests[b]:
             return 1.0
+        if abs(one.contrast[a] - one.contrast[b]) > 1:
+            return 0.0
         return min(searching.NEARLY, float(one.values[a].astype(np.float32) @ one.values[b].astype(np.float32)))
 
+    def same(one: Signatures, a: int, b: int) -> float:
+        if not (one.blank[a] and one.blank[b]):
+            return likeness(one, a, b)
+        near = one.values.shape[1] > 0 and (np.abs(one.levels[a] - one.levels[b]) <= 1).all()
+        return float(one.digests[a] == one.digests[b] or near)
+
     def every(a: int, b: int) -> float:
-        said = [each for each in seen.values() if not (each.blank[a] and each.blank[b])]
-        return min((likeness(each, a, b) for each in said), default=0.0)
+        if all(each.blank[a] for each in seen.values()) or all(each.blank[b] for each in seen.values()):
+            return 0.0
+        return min(same(each, a, b) for each in seen.values())
 
     order = {"train": 0, "val": 1, "test": 2}
     measures = {EVERY: every} | {name: lambda a, b, each=each: likeness(each, a, b) for name, each in seen.items()}
@@ -185,10 +200,12 @@ SEQUENCE = Feature("sequence", "float32", (6, 4), (0.0, 0.0, 0.0, 1e6), (1.0, 1.
 TEXT = Feature("text", "int32", (8,), vocabulary=30)
 
 
-def signed(feature: Feature, tensors: np.ndarray) -> Signatures:
-    signer = Signer(feature)
+def signed(feature: Feature, tensors: np.ndarray, texts: list[str] | None = None) -> Signatures:
+    names = [f"clip{number}" for number in range(len(tensors))]
+    signer = Signer(feature, None if texts is None else dict(zip(names, texts, strict=True)))
     for start in range(0, len(tensors), 4):
-        signer.add(torch.from_numpy(np.ascontiguousarray(tensors[start : start + 4], feature.dtype)))
+        batch = torch.from_numpy(np.ascontiguousarray(tensors[start : start + 4], feature.dtype))
+        signer.add(names[start : start + 4], batch)
     return signer.signatures()
 
 
@@ -215,7 +232,8 @@ def test_what_shows_nothing_is_blank() -> None:
     # Where every clip is constant there is no spread to compare with, and the mean of equal values is not quite theirs.
     flat = Feature("audio", "float32", (1, 30, 41), (0.3,), (0.0,))
     assert signed(flat, np.linspace(0.1, 0.9, 40).reshape(40, 1, 1, 1) * np.ones((1, 1, 30, 41))).blank.all()
-    assert signed(TEXT, np.array([[5, 6, 7, 8, 0, 0, 0, 0], [5, 6, 7, 8, 9, 0, 0, 0]])).blank.tolist() == [True, False]
+    texts = np.array([[5, 6, 7, 8, 0, 0, 0, 0], [5, 6, 7, 8, 9, 0, 0, 0]])
+    assert signed(TEXT, texts, ["a", "b"]).blank.tolist() == [True, False]
 
 
 def test_one_large_channel_of_a_sequence_does_not_decide() -> None:
@@ -229,6 +247,130 @@ def test_one_large_channel_of_a_sequence_does_not_decide() -> None:
 def test_clips_without_anything_to_compare_are_no_duplicates() -> None:
     silent = signed(AUDIO, np.full((4, 1, 30, 40), -16.1))
     assert duplicates(["a", "b", "c", "d"], ["train", "val", "test", "test"], {"audio": silent}).is_empty()
+
+
+def circle(colour: tuple[int, int, int], ground: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
+    """A disc, uint8 [3, 20, 20]."""
+    down, across = np.mgrid[:20, :20] - 9.5
+    return np.moveaxis(np.where(np.hypot(down, across)[:, :, None] < 7, colour, ground).astype(np.uint8), 2, 0)
+
+
+PURPLE, ORANGE = (170, 86, 187), (200, 120, 12)
+"""Of the same brightness: as gray pictures they are equal."""
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "array"])
+def test_colour_counts(kind: str) -> None:
+    others = np.stack([np.moveaxis(np.asarray(Image.fromarray(picture(n)).resize((20, 20))), 2, 0) for n in range(9)])
+    brighter = (0.9 * circle(PURPLE) + 20).round()
+    tensors = np.stack([circle(PURPLE), circle(ORANGE), brighter, *others])
+    feature = IMAGE
+    if kind == "video":
+        feature = Feature("video", "uint8", (4, 3, 20, 20), (100.0,) * 3, (50.0,) * 3)
+        tensors = np.repeat(tensors[:, None], 4, axis=1)
+    if kind == "array":
+        feature = Feature("image", "float32", (3, 20, 20), (100.0,) * 3, (50.0,) * 3)
+    names, splits = [f"clip{number}" for number in range(12)], ["train", "test", "val", *["train"] * 9]
+    found = duplicates(names, splits, {"seen": signed(feature, tensors)})
+    assert found.filter(modality=EVERY).select("clip_id", "like").rows() == [("clip2", "clip0")]
+
+
+def test_black_on_white_is_not_light_gray_on_white() -> None:
+    others = [np.moveaxis(np.asarray(Image.fromarray(picture(n)).resize((20, 20))), 2, 0) for n in range(9)]
+    tensors = np.stack([circle((0, 0, 0)), circle((230, 230, 230)), circle((60, 60, 60)), *others])
+    names, splits = [f"clip{number}" for number in range(12)], ["train", "test", "val", *["train"] * 9]
+    found = duplicates(names, splits, {"image": signed(IMAGE, tensors)})
+    assert found.filter(modality=EVERY).select("clip_id", "like").rows() == [("clip2", "clip0")]
+
+
+def test_an_array_of_many_channels_is_compared_channel_by_channel() -> None:
+    random = np.random.default_rng(0)
+    feature = Feature("image", "float32", (6, 20, 20), (0.0,) * 5 + (1e6,), (1.0,) * 5 + (1e6,))
+    tensors = random.normal(size=(9, 6, 1, 1)) + random.normal(size=(9, 6, 20, 20)) / 9
+    tensors[:, 5] = 1e6 * random.normal()  # the same in every clip
+    tensors[8] = tensors[0]
+    found = duplicates([f"c{n}" for n in range(9)], ["train"] * 8 + ["test"], {"array": signed(feature, tensors)})
+    assert found.filter(modality=EVERY).select("clip_id", "like").rows() == [("c8", "c0")]
+
+
+def test_flow_to_the_right_is_not_flow_to_the_left() -> None:
+    feature = Feature("video", "uint8", (4, 4, 16, 16), (128.0,) * 4, (20.0,) * 4)
+    blobs = np.kron(np.random.default_rng(0).integers(-60, 60, (9, 2, 4, 4)), np.ones((4, 4)))
+    flows = np.tile(128 + blobs, (1, 2, 1, 1))[:, None].repeat(4, axis=1)
+    flows[1] = flows[0][:, [1, 0, 3, 2]]  # across and down change places, and their mean stays
+    flows[2] = flows[0]
+    found = duplicates(
+        [f"c{n}" for n in range(9)], ["train", "test", "val", *["train"] * 6], {"f": signed(feature, flows)}
+    )
+    assert found.filter(modality=EVERY).select("clip_id", "like").rows() == [("c2", "c0")]
+
+
+def test_every_means_every_modality_texts_included() -> None:
+    pictures = np.stack([np.moveaxis(np.asarray(Image.fromarray(picture(n)).resize((20, 20))), 2, 0) for n in range(5)])
+    pictures = np.concatenate([pictures, pictures])
+    # The ids of short texts, and of long ones that are equal as far as a network is given them.
+    unknown, long = [1, 0, 0, 0, 0, 0, 0, 0], [2, 3, 4, 5, 6, 7, 8, 9]
+    ids = np.array([unknown, unknown, unknown, long, long] * 2)
+    texts = ["aa", "ab", "ac", "ad", "ae", "aa", "bb", "bc", "ad", "be"]
+    seen = {"image": signed(IMAGE, pictures), "text": signed(TEXT, ids, texts)}
+    names = [f"{split}{number}" for split in ("train", "test") for number in range(5)]
+    found = duplicates(names, ["train"] * 5 + ["test"] * 5, seen)
+
+    def pairs(modality: str) -> list[tuple[str, str]]:
+        return sorted(found.filter(modality=modality).select("clip_id", "like").rows())
+
+    assert pairs("image") == [(f"test{number}", f"train{number}") for number in range(5)]
+    assert pairs("text") == [("test3", "train3")], "short texts alone tell nothing"
+    assert pairs(EVERY) == [("test0", "train0"), ("test3", "train3")]
+
+
+def test_pictures_of_one_colour_are_the_same_where_the_colour_is() -> None:
+    sounds = np.random.default_rng(0).normal(-8, 3, size=(4, 1, 30, 40))
+    colours = ((250, 250, 250), (0, 0, 0), (200, 60, 60), (60, 60, 200))
+    flat = [np.broadcast_to(np.array(each)[:, None, None], (3, 20, 20)) for each in colours]
+    pictures = np.stack([*flat, flat[0] - 1, flat[0], flat[2], flat[2]])
+    names = [f"{split}{number}" for split in ("train", "test") for number in range(4)]
+    seen = {"image": signed(IMAGE, pictures), "audio": signed(AUDIO, np.concatenate([sounds, sounds]))}
+    found = duplicates(names, ["train"] * 4 + ["test"] * 4, seen)
+    assert found.filter(modality="image").is_empty(), "alone it tells nothing"
+    every = found.filter(modality=EVERY).select("clip_id", "like").rows()
+    assert sorted(every) == [("test0", "train0"), ("test2", "train2")]
+
+
+def test_texts_are_the_same_by_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the steps: `probe` reads the texts, of files, and ids cannot tell them apart."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    rows = ["clip_id,split,label,image,audio,text"]
+    for split in ("train", "val", "test"):
+        for number in range(8):
+            name = f"{split}{number}"
+            write_image(raw / f"{name}.png", picture(number))
+            write_wav(raw / f"{name}.wav", sound(number), RATE)
+            (raw / f"{name}.txt").write_text(f"{text(number)} and at the end {split if number else 'alike'}")
+            rows.append(f"{name},{split},{'ab'[number % 2]},{name}.png,{name}.wav,{name}.txt")
+    (raw / "test0.txt").write_text((raw / "train0.txt").read_text().upper() + "\n")
+    (raw / "manifest.csv").write_text("\n".join(rows) + "\n")
+    made = Pipeline(
+        tmp_path / "study",
+        monkeypatch,
+        "study=spoken_digits",
+        f"dataset.root={raw}",
+        "+dataset.modalities.text={kind: text, column: text}",
+        "features.image={size: 32, channels: 3}",
+        "+features.text={words: 6, vocabulary: 4}",
+        "+encoders.text={name: transformer}",
+    )
+    made.run((*STEPS, "inspect"))
+    counts = {
+        (pair["split"], pair["in"]): pair["clips"] for pair in read_json(made.data / "inspection.json")["duplicates"]
+    }
+    assert counts["test", "train"]["image"]["alike"] == 8
+    assert counts["test", "train"]["text"] == counts["test", "train"][EVERY] == {"alike": 1, "identical": 1}
+    assert all(
+        "0" in row["clip_id"]
+        for row in pl.read_parquet(made.data / "duplicates.parquet").filter(modality=EVERY).to_dicts()
+    )
 
 
 # --- one clip ---

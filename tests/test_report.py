@@ -19,7 +19,7 @@ from agm import cli, config, provenance
 from agm.errors import AgmError
 from agm.files import checksums, read_json, write_json
 from agm.graph import Graph, Job
-from agm.report import figures
+from agm.report import figures, tables
 from agm.report.collect import collect
 
 KINDS = {"video": "video", "audio": "audio", "text": "text", "image": "image"}
@@ -146,6 +146,8 @@ class Made:
             "durations": {"edges": [0.5, 1.0, 1.5], "splits": {"train": [60, 10], "val": [15, 0], "test": [9, 6]}},
             "leaks": self.leaks,
             "duplicates": [{"split": later, "in": earlier, "clips": counts} for later, earlier in pairs],
+            "flaws": {"video": {"blank": {"kept": 2, "skipped": 0}}, "audio": {"silent": {"kept": 0, "skipped": 31}}},
+            "blank": {"video": 3, "audio": 0},
             "sha256": checksums(job.index.parent, [job.outputs[0].name]),
         }
 
@@ -669,6 +671,17 @@ def test_an_inspection_of_other_shards_is_refused() -> None:
     write_json(index, record)
     with pytest.raises(AgmError, match=r"`agm inspect`: data/digits/shards\.json has changed"):
         collect(made.params, made.content)
+
+
+def test_page_counts_what_shows_nothing() -> None:
+    made = Made(parameters())
+    rows = tables.flaws(collect(made.params, made.content)).rows
+    assert [[cell.text for cell in row] for row in rows] == [
+        ["video", "blank file", "2", "0"],
+        ["audio", "silent file", "0", "31"],
+        ["video", "blank tensor", "3", "–"],
+    ]
+    assert "What shows nothing" in report()
 
 
 def test_page_says_that_the_penalty_was_chosen() -> None:

@@ -22,7 +22,7 @@ CODE = {
     "generate": ("generate",),
     "annotations": ("ingest/annotations.py",),
     "list": ("ingest", "hdf5.py", "limits.py", "media.py", "source.py", "tables.py", "unpickle.py"),
-    "ingest": ("ingest", "hdf5.py", "limits.py", "media.py", "source.py", "tables.py", "unpickle.py"),
+    "ingest": ("ingest", "hdf5.py", "limits.py", "media.py", "pixels.py", "source.py", "tables.py", "unpickle.py"),
     "extract": (
         "extract",
         "device.py",
@@ -30,6 +30,7 @@ CODE = {
         "limits.py",
         "media.py",
         "packed.py",
+        "pixels.py",
         "source.py",
         "tensors.py",
         "unpickle.py",
@@ -181,7 +182,7 @@ class Graph:
             outputs=(self.data / "manifest.parquet", self.data / "rejected.parquet"),
             inputs=(self.data / "listing.json",),
             data=(self.data / "clips.parquet", self.data / "listing.parquet"),
-            parameters=(*self._source, "dataset.limits"),
+            parameters=(*self._source, "dataset.limits", "dataset.skip"),
         )
 
     @property
@@ -201,6 +202,7 @@ class Graph:
             parameters=(
                 "dataset.root",
                 "dataset.limits",
+                "dataset.skip",
                 f"dataset.modalities.{modality}",
                 f"features.{modality}",
                 "parts",

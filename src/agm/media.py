@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.frame import AudioFrame
 from av.container import InputContainer
 from av.frame import Frame
 from av.packet import Packet
@@ -19,6 +20,7 @@ from PIL import Image
 
 from agm import limits
 from agm.limits import Unusable
+from agm.progress import say
 
 # Pillow's other formats run programs or are rarely pictures.
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -31,6 +33,18 @@ CONTAINERS = (
     "nut,obu,ogg,oma,paf,qcp,rm,smjpeg,sox,swf,tak,truehd,tta,vc1,voc,vvc,w64,wav,webm,wtv,wv,xwma,yuv4mpegpipe,"
     "bmp_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe"
 )
+
+
+@contextmanager
+def warnings_named(path: str | None) -> Iterator[None]:
+    """Say what libraries warn of while the file at `path` is read, each warning once and with the file's name, which
+    the libraries themselves leave out."""
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            yield
+        finally:
+            for message in dict.fromkeys(str(each.message) for each in caught):
+                say(f"{path}: warning: {' '.join(message.split())}")
 
 
 @contextmanager
@@ -152,3 +166,13 @@ def _frames(stream: Stream, packet: Packet | None) -> list[Frame]:
         raise
     except av.FFmpegError:
         return []
+
+
+def samples(frame: AudioFrame) -> np.ndarray:
+    """Decoded sound in [-1, 1] whatever the stored type: float64 [channels, samples]."""
+    values = frame.to_ndarray()
+    values = values if frame.format.is_planar else values.reshape(-1, len(frame.layout.channels)).T
+    if values.dtype.kind not in "iu":
+        return values.astype(np.float64)
+    span = 2.0 ** (8 * values.dtype.itemsize - 1)
+    return values / span - (values.dtype.kind == "u")

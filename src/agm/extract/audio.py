@@ -16,7 +16,7 @@ from torchaudio import functional, transforms
 
 from agm import limits
 from agm.config.schema import AudioFeatures
-from agm.media import Unusable, decoded, opened, packets
+from agm.media import Unusable, decoded, opened, packets, samples
 from agm.source import Source
 from agm.tensors import Feature
 
@@ -111,13 +111,7 @@ def _check_length(container: InputContainer, stream: Stream, decoded: float) -> 
 
 def _mean(frame: AudioFrame) -> np.ndarray:
     """Mean over the channels, in [-1, 1] whatever the stored type: float32 [samples]."""
-    values = frame.to_ndarray()
-    values = values if frame.format.is_planar else values.reshape(-1, len(frame.layout.channels)).T
-    mean = values.mean(axis=0, dtype=np.float64)
-    if values.dtype.kind in "iu":
-        span = 2.0 ** (8 * values.dtype.itemsize - 1)
-        mean = mean / span - (values.dtype.kind == "u")
-    return mean.astype(np.float32)
+    return samples(frame).mean(axis=0).astype(np.float32)
 
 
 def resampled(source: Source, seconds: float, wanted: int) -> Tensor:

@@ -46,7 +46,8 @@ def runs(source: Source, settings: FlowFeatures, channels: int) -> np.ndarray:
         raise Unusable("the clip has a single frame, and optical flow is between two")
     places = [_run(start, settings.stack, len(times.frames)) for start in _positions(times, settings)]
     needed = sorted(set().union(*places))
-    draw = partial(video.picture, half=source.half, size=settings.size, channels=channels)
+    about = {"half": source.half, "size": settings.size, "background": settings.background}
+    draw = partial(video.picture, channels=channels, **about)
     pictures = video.pictures(source, times, [times.frames[number] for number in needed], draw)
     drawn = dict(zip(needed, pictures, strict=True))
     return np.stack([np.stack([drawn[number] for number in run]) for run in places])
@@ -54,7 +55,9 @@ def runs(source: Source, settings: FlowFeatures, channels: int) -> np.ndarray:
 
 def dense_inverse_search(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """The flow between two pictures, uint8 [size, size] → float32 [2, size, size]."""
-    return np.moveaxis(_method().calc(np.ascontiguousarray(before), np.ascontiguousarray(after), None), 2, 0)
+    return np.moveaxis(
+        _method(before.shape).calc(np.ascontiguousarray(before), np.ascontiguousarray(after), None), 2, 0
+    )
 
 
 def stored(fields: np.ndarray, settings: FlowFeatures) -> np.ndarray:
@@ -77,8 +80,8 @@ def _run(position: int, stack: int, count: int) -> list[int]:
 
 
 @cache
-def _method() -> Any:
-    """OpenCV's implementation, once in each process."""
+def _method(shape: tuple[int, ...]) -> Any:
+    """OpenCV's implementation, once in each process for each size: of small pictures it keeps settings of its own."""
     import cv2
 
     cv2.setNumThreads(1)

@@ -21,12 +21,12 @@ import pyarrow as pa
 
 from agm import files, limits, packed, tensors
 from agm.config import Params
-from agm.config.schema import Limits
+from agm.config.schema import Dataset, Limits
 from agm.errors import AgmError
 from agm.extract.pretrained import Finish
 from agm.extract.recipe import Load, Recipe, recipe
 from agm.graph import Job
-from agm.media import Unusable
+from agm.media import Unusable, warnings_named
 from agm.parallel import parallel_map
 from agm.progress import say, track
 from agm.source import Source
@@ -37,6 +37,7 @@ MOST_ROWS = 256
 
 # Clips that a network is given at once, as far as they are of one shape.
 BATCH = 16
+CONSTANT = "all numbers are equal (dataset.skip)"
 
 
 def run(params: Params, job: Job) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         found = recipe(params.features[modality], f"features.{modality}", training, sources)
     rejected: list[dict[str, Any]] = []
     with files.replacing(job.outputs[0]) as temporary:
-        results = _results(sources, found, params.dataset.limits, f"extract {modality} {part}")
+        results = _results(sources, found, params.dataset, f"extract {modality} {part}")
         rows = _write(temporary, _usable(chosen, results, modality, rejected), found.feature)
         if rejected and not rows:
             raise AgmError(
@@ -91,9 +92,9 @@ def _sources(clips: pl.DataFrame, root: Path) -> Iterator[Source]:
     return (Source(**each).below(root) for each in clips["source"])
 
 
-def _results(sources: list[Source], found: Recipe, most: Limits, label: str) -> Iterator[np.ndarray | str]:
+def _results(sources: list[Source], found: Recipe, dataset: Dataset, label: str) -> Iterator[np.ndarray | str]:
     """For each clip its tensor, or the reason why there is none."""
-    attempt = partial(_attempt, load=found.load, most=most)
+    attempt = partial(_attempt, load=found.load, most=dataset.limits, skip="constant" in dataset.skip)
     if any(map(packed.in_pickle, sources)):
         return track(map(attempt, sources), len(sources), label)
     if found.finish is None:
@@ -118,16 +119,28 @@ def _fatal(source: Source) -> str:
     return "the decoder crashed on the file, or memory ran out"
 
 
-def _attempt(source: Source, load: Load, most: Limits) -> np.ndarray | str:
+def _attempt(source: Source, load: Load, most: Limits, skip: bool = False) -> np.ndarray | str:
+    """The tensor of one clip, or the reason why there is none.
+
+    Args:
+        skip: whether constant arrays are skipped. `agm ingest` has looked at them, but not into files of many clips.
+    """
     try:
-        with limits.under(most, memory=not packed.in_pickle(source)):
-            return load(source)
+        with warnings_named(source.path), limits.under(most, memory=not packed.in_pickle(source)):
+            tensor = load(source)
+        return CONSTANT if skip and source.member is not None and _constant(tensor) else tensor
     except Unusable as error:
         return str(error)
     except OSError as error:
         return f"the file cannot be read: {error.strerror or error}"
     except Exception as error:  # whatever a broken file makes of a decoder costs this clip, not the run
         return f"the file cannot be decoded: {type(error).__name__}: {error}"
+
+
+def _constant(tensor: np.ndarray) -> bool:
+    """Whether all numbers of an array [steps or channels, …] are equal, padding aside."""
+    filled = tensor[tensor.reshape(len(tensor), -1).any(axis=1)]
+    return filled.size == 0 or filled.min() == filled.max()
 
 
 def _usable(

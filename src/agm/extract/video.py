@@ -6,7 +6,7 @@ a container's header is 0 or one too many often enough. Only chosen frames are s
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, partial
@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from agm import limits
 from agm.config.schema import FlowFeatures, VideoFeatures
 from agm.media import Unusable, decoded, opened, packets
+from agm.pixels import opaque_frame
 from agm.source import Source
 from agm.tensors import Feature
 
@@ -251,16 +252,17 @@ def _drawn(frames: Iterable[Timed], draw: Callable[[VideoFrame], np.ndarray]) ->
 
 def _picture(frame: VideoFrame, source: Source, settings: VideoFeatures) -> np.ndarray:
     """uint8 [channels, size, size]."""
-    return picture(frame, source.half, settings.size, settings.channels)
+    return picture(frame, source.half, settings.size, settings.channels, settings.background)
 
 
-def picture(frame: VideoFrame, half: str | None, size: int, channels: int) -> np.ndarray:
-    """Take that half of the picture, scale the short side to `size`, turn upright and crop the centre: uint8
-    [channels, size, size]."""
+def picture(frame: VideoFrame, half: str | None, size: int, channels: int, background: Sequence[int]) -> np.ndarray:
+    """Put the picture on the background, take that half of it, scale the short side to `size`, turn upright and crop
+    the centre: uint8 [channels, size, size]."""
     width = frame.width // 2 if half else frame.width
     limits.check_picture(width, frame.height, "video", size)
     short = min(width, frame.height)
-    pixels = frame.reformat(
+    shown = opaque_frame(frame, background)
+    pixels = shown.reformat(
         width=max(size, round(width * size / short)) * (2 if half else 1),
         height=max(size, round(frame.height * size / short)),
         format="rgb24" if channels == 3 else "gray",
@@ -272,9 +274,10 @@ def picture(frame: VideoFrame, half: str | None, size: int, channels: int) -> np
     return np.moveaxis(pixels[top : top + size, left : left + size], 2, 0)
 
 
-def whole(frame: VideoFrame, half: str | None) -> np.ndarray:
-    """All of that half of the picture in its full size, turned upright: uint8 [3, height, width]."""
-    return np.moveaxis(_upright(frame.to_ndarray(format="rgb24"), frame, half), 2, 0)
+def whole(frame: VideoFrame, half: str | None, background: Sequence[int]) -> np.ndarray:
+    """All of that half of the picture in its full size, on the background and turned upright: uint8 [3, height,
+    width]."""
+    return np.moveaxis(_upright(opaque_frame(frame, background).to_ndarray(format="rgb24"), frame, half), 2, 0)
 
 
 def _upright(pixels: np.ndarray, frame: VideoFrame, half: str | None) -> np.ndarray:

@@ -1,24 +1,31 @@
 """Can this file be used? Which of its streams, and how long is it?
 
-The answer costs the header and the first frame, or the first packet of sound: a file's size does not matter. What a
-probe cannot see, damage further on, is found when the features are extracted.
+The answer costs the header and a few frames, or a moment of sound: a file's size does not matter, unless it shows
+nothing (`agm.ingest.flaws`). What a probe cannot see, damage further on, is found when the features are extracted.
 """
 
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
 import av
 from av.container import InputContainer
 from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
 from PIL import UnidentifiedImageError
 
 from agm import limits
-from agm.config.schema import Limits
+from agm.config.schema import Flaw, Limits
 from agm.ingest.clip import Clip
-from agm.media import IMAGE_FORMATS, Unusable, open_container, opened_array, opened_image, told
+from agm.ingest.flaws import SAYS, flaw
+from agm.media import IMAGE_FORMATS, Unusable, open_container, opened_array, opened_image, told, warnings_named
 from agm.source import Source
+
+TIFF = (b"II*\0", b"MM\0*")
+"""How such a file begins."""
 
 
 @dataclass(frozen=True)
@@ -28,33 +35,54 @@ class Media:
     Attributes:
         stream: index of the stream in its container, for video and audio.
         duration: of that stream in seconds, where the container knows it.
+        flaw: what it shows although it can be decoded (`agm.ingest.flaws`); None for nearly all.
+        digest: of a text: equal for texts that differ in case and spaces alone.
     """
 
     stream: int | None = None
     duration: float | None = None
+    flaw: Flaw | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a clip cannot be used: its first modality that fails, or None where the annotations leave the clip out."""
+    """Why a clip cannot be used.
+
+    Attributes:
+        modality: its first modality that fails, or None where the annotations leave the clip out.
+        flaw: what that modality's file shows, where the clip is skipped because of it.
+    """
 
     modality: str | None
     reason: str
+    flaw: Flaw | None = None
 
 
-def probe_clip(root: str, kinds: dict[str, str], most: Limits, clip: Clip) -> dict[str, Media] | Rejection:
-    """Probe every modality (name → kind in `kinds`) of one clip, under the limits `most`."""
+def probe_clip(
+    root: str, kinds: dict[str, str], most: Limits, skip: Collection[Flaw], clip: Clip
+) -> dict[str, Media] | Rejection:
+    """Probe every modality (name → kind in `kinds`) of one clip, under the limits `most`.
+
+    Args:
+        skip: the flaws for which the clip is rejected.
+    """
     if clip.left_out is not None:
         return Rejection(None, clip.left_out)
     found = {}
     for modality, kind in kinds.items():
         if modality not in clip.sources:
             return Rejection(modality, f"the annotations name no file for {modality}")
+        source = clip.sources[modality].below(root)
         try:
-            with limits.under(most):
-                found[modality] = probe(clip.sources[modality].below(root), kind)
+            with warnings_named(source.path), limits.under(most):
+                media = probe(source, kind)
+                media = replace(media, flaw=flaw(source, kind, media.stream))
         except Unusable as error:
             return Rejection(modality, str(error))
+        if media.flaw in skip:
+            return Rejection(modality, f"{SAYS[media.flaw]} (dataset.skip)", media.flaw)
+        found[modality] = media
     return found
 
 
@@ -107,6 +135,7 @@ def _timed(kind: str, path: Path, size: int) -> Media:
             raise Unusable(f"there is no decoder for its {kind}")
         stream.codec_context.thread_count = 1
         if kind == "video":
+            _check_transparency(stream)
             limits.check_picture(stream.width, stream.height, kind)
         first = next(file.decode(stream), None)
         if first is None:
@@ -115,6 +144,12 @@ def _timed(kind: str, path: Path, size: int) -> Media:
             limits.check_picture(first.width, first.height, kind)
         # Inside the block: a stream of a closed container is a dangling pointer.
         return Media(stream.index, _duration(file, stream))
+
+
+def _check_transparency(stream: VideoStream) -> None:
+    """Refuse VP8 and VP9 with transparency: FFmpeg's own decoders leave it out, and what it hides would be seen."""
+    if stream.metadata.get("alpha_mode") == "1":
+        raise Unusable(f"the transparency of its {stream.codec_context.name} video cannot be decoded: save it without")
 
 
 def _duration(file: InputContainer, stream: Stream) -> float | None:
@@ -158,10 +193,19 @@ def _image(path: Path, size: int) -> Media:
         with opened_image(path) as image:
             image.load()
     except UnidentifiedImageError:
-        raise Unusable(f"not an image ({', '.join(IMAGE_FORMATS)}), or damaged") from None
+        raise Unusable(_unidentified(path)) from None
     except (OSError, SyntaxError) as error:  # what Pillow raises for damaged content
         raise Unusable(f"the image is damaged: {told(error)}") from None
     return Media()
+
+
+def _unidentified(path: Path) -> str:
+    """What is wrong with a file that Pillow does not know."""
+    with open(path, "rb") as file:
+        if file.read(4) in TIFF:
+            kinds = "64-bit floats, or colours as floats, say"
+            return f"a kind of TIFF that cannot be read ({kinds}): save it as another, or as an array"
+    return f"not an image ({', '.join(IMAGE_FORMATS)}), or damaged"
 
 
 def _text(path: Path, size: int) -> Media:
@@ -178,7 +222,8 @@ def _words(text: str) -> Media:
     limits.check("text_bytes", len(text.encode()), "the text has {} bytes")
     if not text.strip():
         raise Unusable("the text is blank")
-    return Media()
+    plain = " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    return Media(digest=blake2b(plain.encode(), digest_size=8).hexdigest())
 
 
 def _array(path: Path, size: int) -> Media:

@@ -1,8 +1,11 @@
 """Probe every raw file and write the manifest: which clips there are, in which split, and where their streams lie.
 
     data/<dataset>/manifest.parquet   a row per usable clip: clip_id, split, label (number of its class), label_name,
-                                      group, duration (seconds), and for each modality where it lies (`agm.source`)
-    data/<dataset>/manifest.json      the classes, clips per split, what leaks from split to split, what else is odd
+                                      group, duration (seconds), for each modality where it lies (`agm.source`), and,
+                                      by modality, `flaws`: what a file shows although it can be decoded
+                                      (`agm.ingest.flaws`), and `texts`: equal for equal texts
+    data/<dataset>/manifest.json      the classes, clips per split, what leaks from split to split, flaws of each
+                                      modality, what else is odd
     data/<dataset>/rejected.parquet   a row per clip that cannot be used, with the reason
 
 A clip that cannot be used costs that clip and never the run. Splits that the
@@ -26,6 +29,7 @@ from agm.files import checksums, read_index, write_parquet
 from agm.graph import Job
 from agm.ingest.adapters import find
 from agm.ingest.clip import Clip
+from agm.ingest.flaws import SAYS
 from agm.ingest.listing import look, stored
 from agm.ingest.probe import Media, Rejection, probe_clip
 from agm.ingest.split import assign, order
@@ -41,7 +45,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     """Write the manifest and the rejected clips.
 
     Returns:
-        The classes, clips per split, number of rejected clips, checksums, leaks and warnings.
+        The classes, clips per split, number of rejected clips, checksums, leaks, flaws and warnings.
 
     Raises:
         AgmError: for files that changed since they were listed, a single class, or a split without clips.
@@ -57,7 +61,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
             fix="check dataset.label and the labels of the annotations",
         )
     kinds = {name: modality.kind for name, modality in dataset.modalities.items()}
-    probe = partial(probe_clip, dataset.root, kinds, dataset.limits)
+    probe = partial(probe_clip, dataset.root, kinds, dataset.limits, dataset.skip)
     probes = list(parallel_map(probe, clips, "ingest", CHUNK, died=partial(_fatal, kinds)))
     manifest = _manifest(clips, splits, probes, classes, dataset)
     rejected = _rejected(clips, splits, probes)
@@ -66,7 +70,8 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     for target, table in zip(job.outputs, (manifest, rejected), strict=True):
         write_parquet(target, table)
     leaks = straddling(manifest, dataset)
-    warnings = [*listed["notes"], *_warnings(manifest, classes)]
+    flaws = _flaws(probes, dataset)
+    warnings = [*listed["notes"], *_warnings(manifest, classes), *_flawed(flaws)]
     for line in (*leaks, *warnings, f"ingest: {len(manifest)} clips can be used, {len(rejected)} cannot"):
         say(line)
     return {
@@ -75,6 +80,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "rejected": len(rejected),
         "sha256": checksums(job.index.parent, [target.name for target in job.outputs]),
         "leaks": leaks,
+        "flaws": flaws,
         "warnings": warnings,
     }
 
@@ -119,6 +125,7 @@ def _manifest(
     schema = {"clip_id": pl.String, "split": pl.String, "label": pl.Int64, "label_name": pl.String}
     schema |= {"group": pl.String, "duration": pl.Float64}
     schema |= dict.fromkeys(dataset.modalities, STRUCT)
+    schema |= dict.fromkeys(("flaws", "texts"), pl.Struct(dict.fromkeys(dataset.modalities, pl.String)))
     numbers = {name: number for number, name in enumerate(classes)}
     rows = []
     for number in order(len(clips), dataset.split.seed):
@@ -128,7 +135,9 @@ def _manifest(
         duration = max((one.duration for one in media.values() if one.duration is not None), default=None)
         row = [clip.clip_id, splits[number], numbers[clip.label], clip.label, clip.group, duration]
         sources = [replace(clip.sources[name], stream=media[name].stream) for name in dataset.modalities]
-        rows.append(row + [asdict(source) for source in sources])
+        flaws = {name: one.flaw for name, one in media.items()}
+        texts = {name: one.digest for name, one in media.items()}
+        rows.append([*row, *map(asdict, sources), flaws, texts])
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
@@ -151,6 +160,38 @@ def _path(clip: Clip, modality: str | None) -> str | None:
 def _fatal(kinds: dict[str, str], clip: Clip) -> Rejection:
     """Which of the clip's files it was, is not known."""
     return Rejection(next(iter(kinds)), "a decoder crashed on one of the clip's files, or memory ran out")
+
+
+def _flaws(probes: Sequence[dict[str, Media] | Rejection], dataset: Dataset) -> dict[str, dict[str, dict[str, int]]]:
+    """For each modality and each flaw that was found in it, how many clips with it are kept and skipped."""
+    kept, skipped = Counter(), Counter()
+    for found in probes:
+        if isinstance(found, Rejection):
+            skipped[found.modality, found.flaw] += 1
+        else:
+            kept.update((name, media.flaw) for name, media in found.items())
+    counts = {
+        name: {
+            flaw: {"kept": kept[name, flaw], "skipped": skipped[name, flaw]}
+            for flaw in SAYS
+            if kept[name, flaw] or skipped[name, flaw]
+        }
+        for name in dataset.modalities
+    }
+    return {name: found for name, found in counts.items() if found}
+
+
+def _flawed(flaws: dict[str, dict[str, dict[str, int]]]) -> list[str]:
+    """The flaws in words."""
+    said = []
+    for modality, found in flaws.items():
+        for flaw, clips in found.items():
+            why = f"{SAYS[flaw]} ({modality})"
+            if clips["kept"]:
+                said.append(f"{count('clip', clips['kept'])} kept although {why}: '{flaw}' in dataset.skip skips them")
+            if clips["skipped"]:
+                said.append(f"{count('clip', clips['skipped'])} skipped because {why}: see dataset.skip")
+    return said
 
 
 def _check_splits(counts: dict[str, int], splits: Sequence[str], rejected: pl.DataFrame, dataset: Dataset) -> None:

@@ -51,7 +51,7 @@ def inspect(params: Params, clip_id: str) -> None:
 
 
 def _known(graph: Graph, clip_id: str) -> dict[str, Any]:
-    """What the annotations say of the clip; where it was used, the manifest's split and duration."""
+    """What the annotations say of the clip; where it was used, the manifest's split, duration and flaws."""
     path = graph.data / "clips.parquet"
     named = pl.read_parquet(path).filter(clip_id=clip_id)
     if not len(named):
@@ -62,7 +62,7 @@ def _known(graph: Graph, clip_id: str) -> dict[str, Any]:
             fix=f"its clips are called {some}, …; for another data set: `agm compose`",
         )
     used = pl.read_parquet(graph.data / "manifest.parquet").filter(clip_id=clip_id).to_dicts()
-    more = {key: used[0][key] for key in ("split", "duration")} if used else {"duration": None}
+    more = {key: used[0][key] for key in ("split", "duration", "flaws")} if used else {"duration": None, "flaws": {}}
     return named.to_dicts()[0] | more
 
 
@@ -74,6 +74,7 @@ def facts(graph: Graph, clip: dict[str, Any]) -> list[tuple[str, str]]:
     found = [("clip", clip_id), ("label", clip["label"]), ("split", split)]
     found += [("group", clip["group"]), ("seconds", None if clip["duration"] is None else f"{clip['duration']:.2f}")]
     found += [(name, _place(clip[name])) for name in graph.params.dataset.modalities]
+    found += [("shows", f"{name}: {flaw}") for name, flaw in clip["flaws"].items() if flaw]
     found += [("left out", f"by {each['step']}, {each['modality'] or 'clip'}: {each['reason']}") for each in left_out]
     found += [("looks like", each) for each in _alike(graph.data / "duplicates.parquet", clip_id)]
     return [(name, value) for name, value in found if value is not None]

@@ -99,8 +99,8 @@ def _alike(seen: Mapping[str, Signatures], later: np.ndarray, earlier: np.ndarra
         for name, (one, other) in tiles.items():
             likeness = _likeness(one, other)
             found[name].append(_hits(likeness, start))
-            # Nothing to see in either says nothing; in one of them only, that they differ.
-            likeness[np.ix_(one.blank, other.blank)] = 1
+            # Nothing to see in one of them only says that they differ.
+            likeness[np.ix_(one.blank, other.blank)] = _blank_alike(one, other)
             np.minimum(every, likeness, out=every)
         found[EVERY].append(_hits(every, start))
     return {name: _best(hits) for name, hits in found.items()}
@@ -114,13 +114,28 @@ def _tiles(rows: int, columns: int) -> Iterator[tuple[tuple[int, int], tuple[int
 
 
 def _likeness(one: Signatures, other: Signatures) -> np.ndarray:
-    """Similarity of each to each: 1 for equal tensors, at most `NEARLY` for others; what is blank is like nothing."""
+    """Similarity of each to each: 1 for equal tensors, at most `NEARLY` for others; 0 of what is blank, and where the
+    contrast of one is more than twice that of the other."""
     likeness = one.values.astype(np.float32) @ other.values.astype(np.float32).T
     np.minimum(likeness, NEARLY, out=likeness)
+    likeness[np.abs(one.contrast[:, None] - other.contrast) > 1] = 0
     for row in np.flatnonzero(np.isin(one.digests, other.digests)):
         likeness[row, other.digests == one.digests[row]] = 1
     likeness[one.blank] = 0
     return likeness
+
+
+def _blank_alike(one: Signatures, other: Signatures) -> np.ndarray:
+    """Which blank clips of `one` and of `other` are the same: 1 or 0, float32 [blank ones, blank others]."""
+    one, other = one.take(one.blank), other.take(other.blank)
+    same = one.digests[:, None] == other.digests
+    if one.values.shape[1]:
+        # Not of texts: these have no values, and are equal or differ.
+        near = np.ones_like(same)
+        for level, like in zip(one.levels.T, other.levels.T, strict=True):
+            near &= np.abs(level[:, None] - like) <= 1
+        same |= near
+    return same.astype(np.float32)
 
 
 def _hits(likeness: np.ndarray, start: tuple[int, int]) -> Hits:

@@ -3,9 +3,11 @@
 Reads    data/<data set>/manifest.*, shards.json, shards and, for the words of texts, the features' indexes
 Writes   data/<data set>/contact_sheet.png: the first clips of each class, as the networks see them
          data/<data set>/duplicates.parquet: clips of one split that look the same as a clip of an earlier one, in one
-         modality or in every one: modality, clip_id, split, like, like_split, similarity (1: equal tensors)
-         data/<data set>/inspection.json: clips per split and class, a histogram of durations, and what leaks between
-         the splits: shared groups, and clips that two splits have in every modality
+         modality or in every one: modality, clip_id, split, like, like_split, similarity (1: equal tensors
+         or texts)
+         data/<data set>/inspection.json: clips per split and class, a histogram of durations, what leaks between the
+         splits (shared groups, and clips that two splits have in every modality), the flaws that `agm ingest` found,
+         and of each modality how many tensors are blank: those show nothing to a network
 
 With the id of a clip, writes inspected/<clip>.png instead, and prints where the clip comes from, its label and split,
 which clips look the same, and whether it was left out, and why. The name of the data set stands for all of it.
@@ -50,7 +52,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     """Write the outputs of `job`.
 
     Returns:
-        Clips per split and class, durations, leaks, how many clips splits have in common, and checksums.
+        Clips per split and class, durations, leaks, how many clips splits have in common, flaws, and checksums.
 
     Raises:
         AgmError: when something that it reads is damaged.
@@ -63,19 +65,24 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     read_index(shard.index, shard.command)
     clips = _used(graph)
     chosen = choose(clips)
-    signers = {name: Signer(each) for name, each in shards.features.items()}
+    signers = {name: Signer(each, _texts(params, clips, name)) for name, each in shards.features.items()}
     seen = _pass(shards, signers, set(chosen["clip_id"]))
-    found = duplicates(seen.clip_ids, seen.splits, {name: each.signatures() for name, each in signers.items()})
+    signatures = {name: each.signatures() for name, each in signers.items()}
+    found = duplicates(seen.clip_ids, seen.splits, signatures)
     write_parquet(pairs, found)
     _draw(params, shards, chosen, seen, sheet)
     leaks = [*manifest["leaks"], *findings(found)]
-    for line in (*leaks, f"inspect: {len(clips)} clips, {len(leaks)} leaks found"):
+    blank = {name: int(each.blank.sum()) for name, each in signatures.items() if not _is_text(params, name)}
+    shown = [f"{name}: the tensors of {number} clips show nothing" for name, number in blank.items() if number]
+    for line in (*leaks, *shown, f"inspect: {len(clips)} clips, {len(leaks)} leaks found"):
         say(line)
     return {
         "clips": {split: _balance(clips.filter(split=split), shards.classes) for split in SPLITS},
         "durations": durations(clips),
         "leaks": leaks,
         "duplicates": summary(found, list(shards.features)),
+        "flaws": manifest["flaws"],
+        "blank": blank,
         "sha256": checksums(graph.data, [sheet.name, pairs.name]),
     }
 
@@ -86,6 +93,17 @@ def _used(graph: Graph) -> pl.DataFrame:
     return pl.read_parquet(graph.data / "manifest.parquet").join(
         left_out, on="clip_id", how="anti", maintain_order="left"
     )
+
+
+def _is_text(params: Params, modality: str) -> bool:
+    return params.dataset.modalities[modality].kind == "text"
+
+
+def _texts(params: Params, clips: pl.DataFrame, modality: str) -> dict[str, str] | None:
+    """Clip id → what is equal for equal texts; None where the modality is no text."""
+    if not _is_text(params, modality):
+        return None
+    return dict(clips.select("clip_id", pl.col("texts").struct[modality]).iter_rows())
 
 
 def choose(clips: pl.DataFrame) -> pl.DataFrame:
@@ -104,7 +122,7 @@ def _pass(shards: Shards, signers: Mapping[str, Signer], chosen: set[str]) -> Se
         seen.clip_ids += batch.clip_ids
         seen.splits += [split] * len(batch)
         for name, signer in signers.items():
-            signer.add(batch.inputs[name])
+            signer.add(batch.clip_ids, batch.inputs[name])
         for place, clip_id in enumerate(batch.clip_ids):
             if clip_id in chosen:
                 seen.tensors[clip_id] = {name: each[place].numpy().copy() for name, each in batch.inputs.items()}

@@ -114,6 +114,7 @@ def _data(study: Study) -> dict[str, Any]:
         "sheet": f"data:image/png;base64,{base64.b64encode(study.sheet).decode()}",
         "durations": figures.duration_panels(study),
         "duplicates": tables.duplicates(study),
+        "flaws": tables.flaws(study),
     }
 
 

@@ -221,6 +221,21 @@ def duplicates(study: Study) -> Table:
     return Table("Clips that look the same", ("clips of", "every modality", *names[1:]), tuple(rows))
 
 
+def flaws(study: Study) -> Table:
+    """How many clips have files, and tensors, that show nothing, by modality; no rows where none has."""
+    rows = [
+        (Cell(modality), Cell(f"{flaw} file"), Cell(f"{clips['kept']:,}"), Cell(f"{clips['skipped']:,}"))
+        for modality, found in study.inspection["flaws"].items()
+        for flaw, clips in found.items()
+    ]
+    rows += [
+        (Cell(modality), Cell("blank tensor"), Cell(f"{clips:,}"), Cell(NOTHING))
+        for modality, clips in study.inspection["blank"].items()
+        if clips
+    ]
+    return Table("Clips that show nothing", ("modality", "what", "kept", "skipped"), tuple(rows), words=frozenset({1}))
+
+
 def reasons(study: Study, most: int) -> Table:
     """Why clips were put aside: the most frequent reasons and their counts."""
     counted = (

@@ -67,6 +67,9 @@ class Limits(Block):
     pickles, which are read once for all their clips."""
 
 
+Flaw = Literal["silent", "blank", "still", "constant"]
+
+
 class Dataset(Block):
     name: Name
     """Names the folders: data/<name>, runs/<name>, evaluations/<name>."""
@@ -90,6 +93,10 @@ class Dataset(Block):
     """Folders outside `root` to which links below it may lead. `root` itself may be a link to anywhere."""
     limits: Limits = Limits()
     """What reading one clip may take."""
+    skip: list[Flaw] = Field(default=["silent"])
+    """Clips to skip for what one of their files shows. `silent`: sound in which no channel varies. `blank`: an image or
+    a video of one colour. `still`: a video of one picture, a sequence of equal steps. `constant`: an array of one
+    number. Others are kept; `agm ingest` counts both."""
 
 
 class DialNoise(Block):
@@ -107,6 +114,10 @@ class Dial(Block):
     clips: Positive = 2000
     seed: Seed = 0
     noise: DialNoise = DialNoise()
+
+
+Background = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+WHITE = [255, 255, 255]
 
 
 class FrozenVision(Block):
@@ -157,6 +168,8 @@ class VideoFeatures(FeaturesBlock):
     size: Positive = 224
     """The short side is scaled to this, then the centre is cropped to a square."""
     channels: Literal[1, 3] = 3
+    background: Background = WHITE
+    """[red, green, blue] on which pictures with transparency are composited."""
     frozen: FrozenVision | None = None
     """Vectors of a pretrained network in the place of the pictures; `size` and `channels` are then its own."""
 
@@ -178,6 +191,8 @@ class FlowFeatures(FeaturesBlock):
     """Successive flow fields at each position. Each has two channels, to the right and downwards."""
     size: Annotated[int, Field(ge=12)] = 224
     """The short side is scaled to this and the centre cropped to a square, before the flow is computed."""
+    background: Background = WHITE
+    """[red, green, blue] on which pictures with transparency are composited."""
     bound: PositiveFloat = 20.0
     """Flow is cut off at ± this many pixels, and stored in 255 steps between."""
     method: Literal["dis", "raft_small", "raft_large"] = "dis"
@@ -206,6 +221,11 @@ class ImageFeatures(FeaturesBlock):
     size: Positive = 224
     """The short side is scaled to this, then the centre is cropped to a square."""
     channels: Literal[1, 3] = 3
+    background: Background = WHITE
+    """[red, green, blue] on which pictures with transparency are composited."""
+    white: PositiveFloat | None = None
+    """The value that is white, of gray pictures with more than 8 bits. Null: the largest that the file's integers can
+    be, and 1 for floats. Values beyond it are refused, and so are pictures that it would make black."""
     frozen: FrozenVision | None = None
     """The vector of a pretrained network in the place of the picture; `size` and `channels` are then its own."""
 

@@ -12,7 +12,7 @@ from agm.config.schema.fusions import Fusion
 from agm.config.schema.methods import MethodBlock
 from agm.config.schema.training import Evaluation, Study, Trainer
 
-COLUMNS = {"clip_id", "split", "label", "label_name", "group", "duration", "row", "left_out"}
+COLUMNS = {"clip_id", "split", "label", "label_name", "group", "duration", "row", "left_out", "flaws", "texts"}
 """What the manifest and the shards hold beside one column per modality."""
 
 

@@ -67,13 +67,14 @@ def network(settings: FrozenVision, key: str, kind: str) -> nn.Module:
 
 def load_image(source: Source, settings: ImageFeatures) -> np.ndarray:
     """The picture as the network wants it, float32 [1, 3, height, width]."""
-    return _prepared(np.moveaxis(np.asarray(image.upright(source, "RGB"), np.uint8), 2, 0), settings.frozen)
+    picture = image.whole(source, settings).convert("RGB")
+    return _prepared(np.moveaxis(np.asarray(picture, np.uint8), 2, 0), settings.frozen)
 
 
 def load_video(source: Source, settings: VideoFeatures) -> np.ndarray:
     """The clip's chosen frames as the network wants them, float32 [T, 3, height, width], for one of videos
     [3, T, height, width]."""
-    frames = video.chosen(source, settings, partial(_frame, half=source.half, settings=settings.frozen))
+    frames = video.chosen(source, settings, partial(_frame, source=source, settings=settings))
     return _together(frames, settings.frozen)
 
 
@@ -87,8 +88,8 @@ def _together(frames: list[np.ndarray], settings: FrozenVision) -> np.ndarray:
     return np.concatenate(frames, axis=1 if settings.model in _names(models.video) else 0)
 
 
-def _frame(frame: VideoFrame, half: str | None, settings: FrozenVision) -> np.ndarray:
-    return _prepared(video.whole(frame, half), settings)
+def _frame(frame: VideoFrame, source: Source, settings: VideoFeatures) -> np.ndarray:
+    return _prepared(video.whole(frame, source.half, settings.background), settings.frozen)
 
 
 def _prepared(pixels: np.ndarray, settings: FrozenVision) -> np.ndarray:
