@@ -24,18 +24,26 @@ def write_video(
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
     rotation: int = 0,
+    matrix: list[int] | None = None,
+    aspect: Fraction | None = None,
     picture: np.ndarray | None = None,
 ) -> Path:
     """Write `frames` frames, number k uniformly of gray STEP·k (or all `picture`, uint8 [height, width],
     or one each, uint8 [frames, height, width]).
 
-    `sound`, float [samples] at `sound_rate` in [-1, 1], adds an AAC stream.
+    `sound`, float [samples] at `sound_rate` in [-1, 1], adds an AAC stream. `matrix`, [a, b, c, d], places the picture
+    as a display matrix does; `aspect` is the width of a pixel, its height being 1.
     """
     with av.open(str(path), "w", options=container or {}) as file:
         stream = file.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = *size, pixels
         if rotation:
             stream.set_display_rotation(rotation)
+        if matrix:
+            a, b, c, d = matrix
+            stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
         audio = None if sound is None else file.add_stream("aac", rate=sound_rate, layout="mono")
         for number in range(frames):
             values = np.full(size[::-1], STEP * number % 256, np.uint8) if picture is None else picture

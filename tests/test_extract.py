@@ -5,6 +5,7 @@ import math
 import os
 import signal
 from dataclasses import asdict, replace
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,11 +20,11 @@ import yaml
 from agm import config, tensors
 from agm.config.schema import AudioFeatures, ImageFeatures, Limits, TextFeatures, VideoFeatures
 from agm.errors import AgmError
-from agm.extract import audio, image, step, text, video
+from agm.extract import audio, image, picture, step, text, video
 from agm.files import sha256, write_json
 from agm.graph import Graph
 from agm.limits import under
-from agm.media import Unusable
+from agm.media import Unusable, opened
 from agm.parallel import parallel_map
 from agm.source import STRUCT, Source
 from agm.tensors import Feature
@@ -77,8 +78,8 @@ def test_inexact_seeking_is_not_believed(tmp_path, monkeypatch):
 
 def test_only_the_frames_needed_are_scaled(tmp_path, monkeypatch):
     path, scaled = write_video(tmp_path / "a.mp4", 60), []
-    picture = video._picture
-    monkeypatch.setattr(video, "_picture", lambda *each, **more: scaled.append(1) or picture(*each, **more))
+    draw = video.picture
+    monkeypatch.setattr(video, "picture", lambda *each, **more: scaled.append(1) or draw(*each, **more))
     video.load(Source(path, 0), gray(5))
     assert len(scaled) == 5
 
@@ -106,6 +107,82 @@ def test_a_turned_recording_is_set_upright(tmp_path, rotation, white):
     regions = {"top": pixels[:8], "bottom": pixels[-8:], "left": pixels[:, :8], "right": pixels[:, -8:]}
     assert max(regions, key=lambda name: regions[name].mean()) == white
     assert pixels.max() >= 250 and pixels.min() <= 5  # the range of the codec (16 to 235) is undone
+
+
+ONE, MINUS = 1 << 16, -1 << 16
+PLACEMENTS = {
+    "as stored": [ONE, 0, 0, ONE],
+    "turned left": [0, MINUS, ONE, 0],
+    "turned right": [0, ONE, MINUS, 0],
+    "turned round": [MINUS, 0, 0, MINUS],
+    "mirrored": [MINUS, 0, 0, ONE],
+    "upside down": [ONE, 0, 0, MINUS],
+    "transposed": [0, ONE, ONE, 0],
+    "transposed the other way": [0, MINUS, MINUS, 0],
+}
+
+
+def quarters(width: int, height: int) -> np.ndarray:
+    """Four gray levels, one in each quarter."""
+    levels = np.array([[0, 80], [160, 240]], np.uint8)
+    return np.kron(levels, np.ones((height // 2, width // 2), np.uint8))
+
+
+def placed(pixels: np.ndarray, matrix: list[int]) -> np.ndarray:
+    """The picture whose every point (x, y) went to (a·x + c·y, b·x + d·y), moved to where no place is negative."""
+    a, b, c, d = (each >> 16 for each in matrix)
+    y, x = np.indices(pixels.shape)
+    columns, rows = a * x + c * y, b * x + d * y
+    columns, rows = columns - columns.min(), rows - rows.min()
+    shown = np.zeros((rows.max() + 1, columns.max() + 1), np.uint8)
+    shown[rows, columns] = pixels
+    return shown
+
+
+@pytest.mark.parametrize("matrix", PLACEMENTS.values(), ids=PLACEMENTS)
+@pytest.mark.parametrize("half", [None, "left", "right"])
+@pytest.mark.parametrize("size", [(64, 64), (96, 48)])
+def test_a_picture_is_placed_as_its_display_matrix_says(tmp_path, matrix, half, size):
+    options = {"crf": "0"}
+    path = write_video(tmp_path / "a.mp4", 1, size, options=options, matrix=matrix, picture=quarters(*size))
+    shown = placed(quarters(*size), matrix)
+    if half:
+        middle = shown.shape[1] // 2
+        shown = shown[:, :middle] if half == "left" else shown[:, middle:]
+    with opened(path, 0, "video") as (container, stream):
+        whole = picture.whole(next(container.decode(stream)), Fraction(1), half)
+    np.testing.assert_allclose(whole[0].astype(int), shown, atol=4)
+
+    small = min(shown.shape)
+    top, left = (shown.shape[0] - small) // 2, (shown.shape[1] - small) // 2
+    found = video.load(Source(path, 0, half=half), gray(1, size=small))[0, 0]
+    np.testing.assert_allclose(found.astype(int), shown[top : top + small, left : left + small], atol=4)
+
+
+def test_a_damaged_display_matrix_places_nothing(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 1, (64, 64), matrix=[0, 0, 0, 0], picture=quarters(64, 64))
+    np.testing.assert_allclose(video.load(Source(path, 0), gray(1, size=64))[0, 0], quarters(64, 64), atol=6)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts"])
+@pytest.mark.parametrize("aspect", [Fraction(1, 2), Fraction(16, 11), Fraction(2)])
+def test_pixels_need_not_be_square(tmp_path, name, aspect):
+    """A circle is shown as a circle, whatever the shape of the pixels it is stored in."""
+    y, x = np.mgrid[:96, : round(96 / aspect)]
+    circle = np.where(np.hypot((x + 0.5) * float(aspect) - 48, y + 0.5 - 48) < 32, 255, 0).astype(np.uint8)
+    circle = circle[:, : circle.shape[1] // 2 * 2]
+    path = write_video(tmp_path / name, 1, circle.shape[::-1], aspect=aspect, picture=circle)
+    found = video.load(Source(path, 0), gray(1, size=96))[0, 0] > 127
+    width, height = np.ptp(np.flatnonzero(found.any(axis=0))), np.ptp(np.flatnonzero(found.any(axis=1)))
+    assert width == pytest.approx(64, abs=3) and height == pytest.approx(64, abs=3)
+    with opened(path, 0, "video") as (container, stream):
+        whole = picture.whole(next(container.decode(stream)), aspect, None)
+    assert whole.shape[1:] == (96, pytest.approx(96, abs=2))
+
+
+@pytest.mark.parametrize("stated", [None, Fraction(0), Fraction(1, 300), Fraction(300)])
+def test_a_pixel_that_no_format_has_is_square(stated):
+    assert picture.pixel_aspect(stated) == 1
 
 
 def test_the_centre_is_cropped(tmp_path):
@@ -274,7 +351,7 @@ def test_too_little_sound_is_refused(tmp_path):
 # --- images -----------------------------------------------------------------------------------------------------
 
 
-def picture(size: int = 16, channels: int = 1) -> ImageFeatures:
+def still(size: int = 16, channels: int = 1) -> ImageFeatures:
     return ImageFeatures(kind="image", size=size, channels=channels)
 
 
@@ -282,14 +359,14 @@ def picture(size: int = 16, channels: int = 1) -> ImageFeatures:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_any_size(tmp_path, size, channels):
     path = write_image(tmp_path / "a.png", np.full((*size, 3), (200, 100, 50), np.uint8))
-    found = image.load(Source(path), picture(channels=channels))
-    assert found.shape == image.feature(picture(channels=channels)).shape and found.dtype == np.uint8
+    found = image.load(Source(path), still(channels=channels))
+    assert found.shape == image.feature(still(channels=channels)).shape and found.dtype == np.uint8
     assert found[:, 3, 3].tolist() == ([200, 100, 50] if channels == 3 else [124])
 
 
 def test_an_image_of_the_right_size_is_kept_as_it_is(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
-    np.testing.assert_array_equal(image.load(Source(write_image(tmp_path / "a.png", pixels)), picture())[0], pixels)
+    np.testing.assert_array_equal(image.load(Source(write_image(tmp_path / "a.png", pixels)), still())[0], pixels)
 
 
 def test_the_camera_says_which_way_is_up(tmp_path):
@@ -298,23 +375,23 @@ def test_the_camera_says_which_way_is_up(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90° clockwise
     path = write_image(tmp_path / "a.jpg", halves(32, 32), exif=exif)
-    found = image.load(Source(path), picture())[0]
+    found = image.load(Source(path), still())[0]
     assert found[:, -4:].mean() > 240 and found[:, :4].mean() < 15
 
 
 def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
     path = write_image(tmp_path / "a.png", np.full((16, 16), 32768, np.uint16))
-    assert image.load(Source(path), picture(channels=3)).max() == 128
+    assert image.load(Source(path), still(channels=3)).max() == 128
 
 
 def test_bad_images_are_refused_with_a_reason(tmp_path):
     path = write_image(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
     with under(Limits(pixels=64 * 63)), pytest.raises(Unusable, match=r"more than dataset\.limits\.pixels = 4,032"):
-        image.load(Source(path), picture())
+        image.load(Source(path), still())
     for content in (path.read_bytes()[:800], b"", b"text"):
         path.write_bytes(content)
         with pytest.raises(Unusable, match="cannot be decoded"):
-            image.load(Source(path), picture())
+            image.load(Source(path), still())
 
 
 # --- text -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import numpy as np
 
 from agm.config.schema import FlowFeatures
 from agm.extract import video
+from agm.extract.picture import picture
 from agm.media import Unusable
 from agm.source import Source
 from agm.tensors import Feature
@@ -46,7 +47,7 @@ def runs(source: Source, settings: FlowFeatures, channels: int) -> np.ndarray:
         raise Unusable("the clip has a single frame, and optical flow is between two")
     places = [_run(start, settings.stack, len(times.frames)) for start in _positions(times, settings)]
     needed = sorted(set().union(*places))
-    draw = partial(video.picture, half=source.half, size=settings.size, channels=channels)
+    draw = partial(picture, half=source.half, size=settings.size, channels=channels)
     pictures = video.pictures(source, times, [times.frames[number] for number in needed], draw)
     drawn = dict(zip(needed, pictures, strict=True))
     return np.stack([np.stack([drawn[number] for number in run]) for run in places])

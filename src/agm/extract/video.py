@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import lru_cache, partial
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from av.container import InputContainer
@@ -22,14 +22,24 @@ from av.video.stream import VideoStream
 
 from agm import limits
 from agm.config.schema import FlowFeatures, VideoFeatures
+from agm.extract.picture import picture, pixel_aspect
 from agm.media import Unusable, decoded, opened, packets
 from agm.source import Source
 from agm.tensors import Feature
 
 T = TypeVar("T", Packet, VideoFrame)
-Timed = tuple[int, VideoFrame]
+# Makes an array of a frame and the width of its pixels, their height being 1.
+Draw = Callable[[VideoFrame, Fraction], np.ndarray]
 # No camera of a data set is faster: with it the limit of seconds is one of frames too, whatever times a file tells.
 FASTEST = 1000
+
+
+class Timed(NamedTuple):
+    """A decoded frame, the time at which it is shown, and the width of its pixels, their height being 1."""
+
+    time: int
+    frame: VideoFrame
+    aspect: Fraction
 
 
 def feature(settings: VideoFeatures) -> Feature:
@@ -63,10 +73,11 @@ def load(source: Source, settings: VideoFeatures) -> np.ndarray:
     Raises:
         Unusable: when no frame can be decoded, or the clip is too long or its pictures too large.
     """
-    return np.stack(chosen(source, settings, partial(_picture, source=source, settings=settings)))
+    draw = partial(picture, half=source.half, size=settings.size, channels=settings.channels)
+    return np.stack(chosen(source, settings, draw))
 
 
-def chosen(source: Source, settings: VideoFeatures, draw: Callable[[VideoFrame], np.ndarray]) -> list[np.ndarray]:
+def chosen(source: Source, settings: VideoFeatures, draw: Draw) -> list[np.ndarray]:
     """What `draw` makes of the frames that `settings` ask for.
 
     Raises:
@@ -76,9 +87,7 @@ def chosen(source: Source, settings: VideoFeatures, draw: Callable[[VideoFrame],
     return pictures(source, times, wanted(times, settings), draw)
 
 
-def pictures(
-    source: Source, times: Times, wanted: list[int], draw: Callable[[VideoFrame], np.ndarray]
-) -> list[np.ndarray]:
+def pictures(source: Source, times: Times, wanted: list[int], draw: Draw) -> list[np.ndarray]:
     """What `draw` makes of the frames at the ascending times `wanted`; of a frame that comes several times, once.
 
     Raises:
@@ -203,7 +212,7 @@ def _by_seeking(path: Path, index: int | None, wanted: list[int], keys: list[int
             container.seek(key, stream=stream)
             frames = _timed(container, stream, numbered=False)
             first = next(frames, None)
-            if first is None or first[0] != key:
+            if first is None or first.time != key:
                 return
             yield from _nearest(chain([first], frames), [time for time in wanted if _key_before(time, keys) == key])
 
@@ -215,11 +224,11 @@ def _in_order(path: Path, index: int | None, wanted: list[int], numbered: bool) 
 
 def _timed(container: InputContainer, stream: VideoStream, numbered: bool) -> Iterator[Timed]:
     """Decoded frames with their times."""
-    step = _step(stream)
+    step, aspect = _step(stream), pixel_aspect(stream.sample_aspect_ratio)
     for number, frame in enumerate(decoded(container, stream)):
         time = round(number * step) if numbered else frame.pts
         if time is not None:
-            yield time, frame
+            yield Timed(time, frame, aspect)
 
 
 def _nearest(frames: Iterable[Timed], wanted: list[int]) -> Iterator[Timed]:
@@ -227,8 +236,8 @@ def _nearest(frames: Iterable[Timed], wanted: list[int]) -> Iterator[Timed]:
     before: Timed | None = None
     done = 0
     for now in frames:
-        while done < len(wanted) and now[0] >= wanted[done]:
-            earlier = before is not None and wanted[done] - before[0] < now[0] - wanted[done]
+        while done < len(wanted) and now.time >= wanted[done]:
+            earlier = before is not None and wanted[done] - before.time < now.time - wanted[done]
             yield before if earlier else now
             done += 1
         if done == len(wanted):
@@ -238,48 +247,12 @@ def _nearest(frames: Iterable[Timed], wanted: list[int]) -> Iterator[Timed]:
         yield from [before] * (len(wanted) - done)
 
 
-def _drawn(frames: Iterable[Timed], draw: Callable[[VideoFrame], np.ndarray]) -> tuple[list[int], list[np.ndarray]]:
+def _drawn(frames: Iterable[Timed], draw: Draw) -> tuple[list[int], list[np.ndarray]]:
     """Times and pictures of `frames`; a frame that comes several times is drawn once."""
     times: list[int] = []
     drawn: list[np.ndarray] = []
-    for time, frame in frames:
+    for time, frame, aspect in frames:
         repeated = bool(times) and times[-1] == time
-        drawn.append(drawn[-1] if repeated else draw(frame))
+        drawn.append(drawn[-1] if repeated else draw(frame, aspect))
         times.append(time)
     return times, drawn
-
-
-def _picture(frame: VideoFrame, source: Source, settings: VideoFeatures) -> np.ndarray:
-    """uint8 [channels, size, size]."""
-    return picture(frame, source.half, settings.size, settings.channels)
-
-
-def picture(frame: VideoFrame, half: str | None, size: int, channels: int) -> np.ndarray:
-    """Take that half of the picture, scale the short side to `size`, turn upright and crop the centre: uint8
-    [channels, size, size]."""
-    width = frame.width // 2 if half else frame.width
-    limits.check_picture(width, frame.height, "video", size)
-    short = min(width, frame.height)
-    pixels = frame.reformat(
-        width=max(size, round(width * size / short)) * (2 if half else 1),
-        height=max(size, round(frame.height * size / short)),
-        format="rgb24" if channels == 3 else "gray",
-        interpolation="AREA" if size < short else "BICUBIC",
-        threads=1,
-    ).to_ndarray()
-    pixels = _upright(pixels.reshape(*pixels.shape[:2], channels), frame, half)
-    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
-    return np.moveaxis(pixels[top : top + size, left : left + size], 2, 0)
-
-
-def whole(frame: VideoFrame, half: str | None) -> np.ndarray:
-    """All of that half of the picture in its full size, turned upright: uint8 [3, height, width]."""
-    return np.moveaxis(_upright(frame.to_ndarray(format="rgb24"), frame, half), 2, 0)
-
-
-def _upright(pixels: np.ndarray, frame: VideoFrame, half: str | None) -> np.ndarray:
-    """That half of [height, width, channels], as the camera says that it is turned."""
-    if half:
-        middle = pixels.shape[1] // 2
-        pixels = pixels[:, :middle] if half == "left" else pixels[:, middle:]
-    return np.rot90(pixels, round(frame.rotation / 90))

@@ -5,6 +5,7 @@ transformation that torchvision publishes with the weights, at their full size.
 """
 
 import re
+from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torchvision.models import WeightsEnum
 from agm.config.schema import FrozenVision, ImageFeatures, VideoFeatures
 from agm.errors import AgmError
 from agm.extract import image, video
+from agm.extract.picture import whole
 from agm.extract.pretrained import weights
 from agm.source import Source
 
@@ -87,8 +89,8 @@ def _together(frames: list[np.ndarray], settings: FrozenVision) -> np.ndarray:
     return np.concatenate(frames, axis=1 if settings.model in _names(models.video) else 0)
 
 
-def _frame(frame: VideoFrame, half: str | None, settings: FrozenVision) -> np.ndarray:
-    return _prepared(video.whole(frame, half), settings)
+def _frame(frame: VideoFrame, aspect: Fraction, half: str | None, settings: FrozenVision) -> np.ndarray:
+    return _prepared(whole(frame, aspect, half), settings)
 
 
 def _prepared(pixels: np.ndarray, settings: FrozenVision) -> np.ndarray:
