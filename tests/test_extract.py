@@ -10,6 +10,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
@@ -74,6 +75,70 @@ def test_inexact_seeking_is_not_believed(tmp_path, monkeypatch):
     # As if a container called every packet a key frame: seeking then lands before them.
     monkeypatch.setattr(video, "_scan", lambda *each: replace(scan(*each), keys=scan(*each).frames))
     np.testing.assert_array_equal(video.load(Source(path, 0), gray(2)), wanted)
+
+
+def palette_video(path: Path, codec: str, frames: int = 60) -> Path:
+    """A video of 8 bits a pixel: frame k is of colour k of its palette, gray STEP·k."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "pal8"
+        palette = np.full((256, 4), 255, np.uint8)
+        palette[:, :3] = (STEP * np.arange(256) % 256)[:, None]
+        for number in range(frames):
+            frame = av.VideoFrame(64, 48, "pal8")
+            frame.planes[0].update(bytes([number]) * frame.planes[0].buffer_size)
+            frame.planes[1].update(palette.tobytes())
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mov", "a.nut"])
+def test_a_palette_that_only_the_first_packet_carries(tmp_path, name):
+    path = palette_video(tmp_path / name, "rawvideo")
+    assert levels(video.load(Source(path, 0), gray(3))) == [10, 30, 50]
+    assert levels(video.load(Source(path, 0, start=4.0, end=5.0), gray(1))) == [45]
+
+
+def test_a_codec_that_calls_every_frame_a_key(tmp_path):
+    """RPZA leaves out what is as in the frame before, in frames that are marked as keys."""
+    pictures = np.zeros((60, 48, 64), np.uint8)
+    for number in range(60):  # in each frame one block more is white
+        pictures[number:, 4 * (number // 16) : 4 * (number // 16) + 4, 4 * (number % 16) : 4 * (number % 16) + 4] = 255
+    path = write_video(tmp_path / "a.mov", 60, codec="rpza", pixels="rgb555le", picture=pictures)
+    found = video.load(Source(path, 0), gray(3, size=48))
+    np.testing.assert_allclose(found[:, 0], pictures[[10, 30, 50], :, 8:56], atol=8)  # five bits
+
+
+def join_flv(path: Path, first: Path, second: Path, milliseconds: int) -> Path:
+    """Write `second` after `first` into one FLV file, as a live recorder does whose encoder started anew."""
+    content, place, tags = second.read_bytes(), 13, b""
+    while place < len(content):
+        end = place + 11 + int.from_bytes(content[place + 1 : place + 4]) + 4
+        tag = bytearray(content[place:end])
+        tag[4:7] = (int.from_bytes(tag[4:7]) + milliseconds).to_bytes(3)
+        tags += tag
+        place = end
+    path.write_bytes(first.read_bytes() + tags)
+    return path
+
+
+def test_parameters_that_change_within_the_stream(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 6, 8), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    parts = []
+    for number, coder in enumerate("10"):  # CABAC, then CAVLC
+        options = {"g": "1", "coder": coder}
+        pictures = noise[30 * number :]
+        parts.append(write_video(tmp_path / f"{coder}.flv", 30, rate=25, options=options, picture=pictures))
+    path = join_flv(tmp_path / "a.flv", *parts, 1200)
+    found = video.load(Source(path, 0), gray(3, size=48))
+    np.testing.assert_allclose(found[:, 0], noise[[10, 30, 50], :, 8:56], atol=12)
+
+
+def test_a_container_that_cannot_seek(tmp_path):
+    path = write_video(tmp_path / "a.swf", 60, codec="mjpeg", pixels="yuvj420p")
+    assert levels(video.load(Source(path, 0), gray(3))) == [10, 30, 50]
 
 
 def test_only_the_frames_needed_are_scaled(tmp_path, monkeypatch):
@@ -318,7 +383,6 @@ def test_length(tmp_path, fit):
 
 def test_stored_types_give_the_same_values(tmp_path):
     """8-bit, 24-bit and float files of one tone, written by FFmpeg, against 16 bits."""
-    import av
 
     wave, found = tone(1000, 1.0, 8000), []
     for codec, form in (

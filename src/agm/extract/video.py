@@ -14,6 +14,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
@@ -30,6 +31,14 @@ from agm.tensors import Feature
 T = TypeVar("T", Packet, VideoFrame)
 # Makes an array of a frame and the width of its pixels, their height being 1.
 Draw = Callable[[VideoFrame, Fraction], np.ndarray]
+# Beside those that have nothing but key frames. Of other codecs some call a frame a key that needs those before it,
+# or state a palette in the first frame only.
+ENTERED_AT_KEYS = frozenset({
+    "av1", "ffv1", "flv1", "h263", "h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v1", "msmpeg4v2",
+    "msmpeg4v3", "theora", "vc1", "vp8", "vp9", "vvc", "wmv1", "wmv2", "wmv3",
+})  # fmt: skip
+# What a packet tells the decoder of all packets after it.
+CHANGES = ("palette", "new_extradata", "param_change")
 # No camera of a data set is faster: with it the limit of seconds is one of frames too, whatever times a file tells.
 FASTEST = 1000
 
@@ -53,7 +62,7 @@ class Times:
 
     Attributes:
         frames: times of all frames, ascending.
-        keys: times of the key frames, from which decoding can start; empty where that is not known.
+        keys: times of the key frames, from which decoding can start; empty where what comes earlier may matter.
         numbered: whether the times were counted, the container's own being absent or wrong.
     """
 
@@ -132,17 +141,25 @@ def _scan(path: Path, index: int | None, seconds: float = math.inf) -> Times:
     with opened(path, index, "video") as (container, stream):
         # Packets before the start of an edit list are marked as discarded: they decode, but are not shown.
         found = (each for each in packets(container, stream) if not each.is_discard)
-        shown = [(each.pts, each.is_keyframe) for each in _timely(found, stream, seconds)]
-        frames = [time for time, _ in shown]
+        frames, keys, entered = [], set(), _is_entered_at_keys(stream)
+        for packet in _timely(found, stream, seconds):
+            frames.append(packet.pts)
+            entered = entered and not any(map(packet.has_sidedata, CHANGES))
+            if packet.is_keyframe:
+                keys.add(packet.pts)
         # Old containers number the packets of reordered frames as these are stored, not as they are shown.
         if frames and None not in frames and not (stream.codec_context.has_b_frames and _ascend(frames)):
-            keys = sorted({time for time, key in shown if key})
-            return Times(sorted(set(frames)), keys, stream.time_base, numbered=False)
+            return Times(sorted(set(frames)), sorted(keys) if entered else [], stream.time_base, numbered=False)
     return _count(path, index, seconds)
 
 
 # Of a file with many clips, which come in any order: reading a long one through for each would take hours.
 _scan_shared = lru_cache(maxsize=256)(_scan)
+
+
+def _is_entered_at_keys(stream: VideoStream) -> bool:
+    codec = stream.codec_context.codec
+    return codec.intra_only or codec.canonical_name in ENTERED_AT_KEYS
 
 
 def _count(path: Path, index: int | None, seconds: float) -> Times:
@@ -209,7 +226,10 @@ def _by_seeking(path: Path, index: int | None, wanted: list[int], keys: list[int
     """The frames at `wanted`, decoding only from the key frame before each; fewer where seeking is not exact."""
     with opened(path, index, "video") as (container, stream):
         for key in sorted({_key_before(time, keys) for time in wanted}):
-            container.seek(key, stream=stream)
+            try:
+                container.seek(key, stream=stream)
+            except av.FFmpegError:  # the container cannot
+                return
             frames = _timed(container, stream, numbered=False)
             first = next(frames, None)
             if first is None or first.time != key:
