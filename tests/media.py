@@ -1,6 +1,7 @@
 """Small real media files for the tests."""
 
 import wave
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,13 +27,15 @@ def write_video(
     rotation: int = 0,
     matrix: list[int] | None = None,
     aspect: Fraction | None = None,
+    times: Sequence[int] | None = None,
     picture: np.ndarray | None = None,
 ) -> Path:
     """Write `frames` frames, number k uniformly of gray STEP·k (or all `picture`, uint8 [height, width],
     or one each, uint8 [frames, height, width]).
 
     `sound`, float [samples] at `sound_rate` in [-1, 1], adds an AAC stream. `matrix`, [a, b, c, d], places the picture
-    as a display matrix does; `aspect` is the width of a pixel, its height being 1.
+    as a display matrix does; `aspect` is the width of a pixel, its height being 1; `times` are those of the frames, in
+    units of 1 / rate seconds.
     """
     with av.open(str(path), "w", options=container or {}) as file:
         stream = file.add_stream(codec, rate=rate, options=options or {})
@@ -49,7 +52,7 @@ def write_video(
             values = np.full(size[::-1], STEP * number % 256, np.uint8) if picture is None else picture
             values = values[number] if values.ndim == 3 else values
             frame = av.VideoFrame.from_ndarray(np.repeat(values[:, :, None], 3, axis=2), "rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, rate)
+            frame.pts, frame.time_base = number if times is None else times[number], Fraction(1, rate)
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
         if audio is not None:

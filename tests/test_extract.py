@@ -60,7 +60,7 @@ def test_seeking_finds_the_same_frames_as_decoding_all(tmp_path, monkeypatch, na
     path = write_video(tmp_path / name, 60, options={"g": "6", "bf": "2"})
     for settings in (gray(2), gray(3, rate=0.5)):
         monkeypatch.undo()
-        times = video._scan(path, 0)
+        times = video.scan(Source(path, 0))
         assert len(times.frames) == 60 and video._is_sparse(video.wanted(times, settings), times.keys)
         quick = video.load(Source(path, 0), settings)
         monkeypatch.setattr(video, "_is_sparse", lambda wanted, keys: False)
@@ -275,6 +275,78 @@ def test_a_damaged_stretch_costs_its_frames_only(tmp_path):
     path.write_bytes(content)
     found = video.load(Source(path, 0), gray(8))
     np.testing.assert_array_equal(found[[0, 1, 6, 7]], whole[[0, 1, 6, 7]])
+
+
+UNEVEN = [0, 1, 2, 3, 40, 41, 42, 43, 44, 100]
+"""Times of ten frames in tenths of a second: the fourth is shown for 3.7 s, the ninth for 5.6 s."""
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_frames_are_chosen_by_time_where_the_rate_varies(tmp_path, name):
+    source = Source(write_video(tmp_path / name, 10, times=UNEVEN, options={"bf": "0"}), 0)
+    # The middles of four pieces of 10.1 s are at 1.3, 3.8, 6.3 and 8.8 s.
+    assert levels(video.load(source, gray(4))) == [3, 3, 8, 8]
+    assert levels(video.load(source, gray(6, rate=0.5))) == [0, 3, 4, 8, 8, 9]
+    assert levels(video.load(replace(source, start=1.0, end=3.0), gray(2))) == [3, 3]  # within the time of one frame
+    assert levels(video.load(replace(source, start=3.5, end=4.5), gray(4))) == [3, 3, 5, 7]
+
+
+def join(path: Path, *parts: Path) -> Path:
+    """Write files one after another, as `cat` does."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def recordings(folder: Path, suffix: str, offset: int) -> list[Path]:
+    """Two videos of 30 frames, of gray levels 0 … 29 and 30 … 59; the times of the second one begin at `offset` s."""
+    pictures = (STEP * np.arange(60)).astype(np.uint8)[:, None, None].repeat(48, axis=1).repeat(64, axis=2)
+    options = {"g": "10", "bf": "2"}
+    first = write_video(folder / f"1{suffix}", 30, options=options, picture=pictures[:30])
+    more = {"output_ts_offset": str(offset)}
+    return [first, write_video(folder / f"2{suffix}", 30, options=options, picture=pictures[30:], container=more)]
+
+
+@pytest.mark.parametrize("offset", [0, 1, 5000])
+def test_times_that_go_back_or_jump_where_recordings_were_joined(tmp_path, offset):
+    path = join(tmp_path / "a.ts", *recordings(tmp_path, ".ts", offset))
+    assert levels(video.load(Source(path, 0), gray(6))) == [5, 15, 25, 35, 45, 55]
+    assert levels(video.load(Source(path, 0), gray(6, rate=1))) == [0, 10, 20, 30, 40, 50]
+    assert levels(video.load(Source(path, 0, start=2.0, end=4.0), gray(4))) == [22, 27, 32, 37]
+
+
+@pytest.mark.parametrize("offset", [-3000, 5_000_000])
+def test_times_of_a_live_recording_that_go_back_or_jump(tmp_path, offset):
+    path = join_flv(tmp_path / "a.flv", *recordings(tmp_path, ".flv", 0), 3000 + offset)
+    assert levels(video.load(Source(path, 0), gray(6))) == [5, 15, 25, 35, 45, 55]
+
+
+def test_a_pause_is_none_of_a_recordings_joints(tmp_path):
+    path = write_video(tmp_path / "a.ts", 4, times=[0, 60, 120, 180], options={"bf": "0"})
+    assert levels(video.load(Source(path, 0), gray(4, rate=0.1))) == [0, 1, 3, 3]
+
+
+def delay_a_frame(path: Path, seconds: float, timescale: int) -> int:
+    """Make the composition offset of one frame of an MP4 too large, and return the frame's place in the file."""
+    content = bytearray(path.read_bytes())
+    table = content.index(b"ctts") + 8
+    place = 0
+    for entry in range(table + 4, table + 4 + 8 * int.from_bytes(content[table : table + 4]), 8):
+        count, offset = (int.from_bytes(content[at : at + 4]) for at in (entry, entry + 4))
+        if place > 20 and count == 1:
+            content[entry + 4 : entry + 8] = (offset + round(seconds * timescale)).to_bytes(4)
+            path.write_bytes(content)
+            return place
+        place += count
+    raise AssertionError("no frame of its own offset")
+
+
+@pytest.mark.parametrize("seconds", [0.35, 2.0, 2.03])
+def test_one_wrong_time_costs_nothing(tmp_path, seconds):
+    path = write_video(tmp_path / "a.mp4", 60, options={"g": "60", "bf": "2"})
+    delay_a_frame(path, seconds, 10240)
+    for settings in (gray(60), gray(60, rate=10)):
+        found = levels(video.load(Source(path, 0), settings))
+        assert np.abs(np.array(found) - np.arange(60)).max() <= 1
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.h264"])

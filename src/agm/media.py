@@ -5,6 +5,8 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -31,6 +33,11 @@ CONTAINERS = (
     "nut,obu,ogg,oma,paf,qcp,rm,smjpeg,sox,swf,tak,truehd,tta,vc1,voc,vvc,w64,wav,webm,wtv,wv,xwma,yuv4mpegpipe,"
     "bmp_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe"
 )
+# Files whose times may jump where two recordings meet. In others a long pause is one: a page of slides, say.
+JUMPING = ("mpegts", "mpeg", "flv", "live_flv")
+# Seconds. Times that go back by less are out of order, and a shorter pause is a hole.
+BACK = 0.5
+JUMP = 10.0
 
 
 @contextmanager
@@ -122,14 +129,88 @@ def opened(path: Path, index: int | None, kind: str) -> Iterator[tuple[InputCont
         yield found, stream
 
 
-def packets(container: InputContainer, stream: Stream) -> Iterator[Packet]:
-    """The stream's packets from the present position to the end, or to where the file breaks off."""
+def packets(container: InputContainer, stream: Stream, recordings: "Recordings | None" = None) -> Iterator[Packet]:
+    """The stream's packets from the present position to the end, or to where the file breaks off.
+
+    Their times are those of one clock: where a recording was put behind another one, and times go back or jump, the
+    second one follows the first. `recordings` counts them.
+    """
+    recordings = recordings or Recordings(container, stream)
+    for packet in _demuxed(container, [stream]):
+        if recordings.number(packet):
+            shift = _shifts(container.name, stream.index)[recordings.current]
+            packet.pts = None if packet.pts is None else packet.pts + shift
+            packet.dts = packet.dts + shift
+        yield packet
+
+
+def _demuxed(container: InputContainer, streams: list[Stream]) -> Iterator[Packet]:
     try:
-        yield from (packet for packet in container.demux(stream) if packet.size)
+        yield from (packet for packet in container.demux(*streams) if packet.size)
     except MemoryError:
         raise
     except av.FFmpegError:
         return
+
+
+class Recordings:
+    """Numbers the recordings that one stream of a file was joined from.
+
+    A new one begins where times of decoding, which ascend, go back or, in some formats, jump.
+    """
+
+    def __init__(self, container: InputContainer, stream: Stream) -> None:
+        self.current = 0
+        self._back = BACK / stream.time_base
+        self._jump = JUMP / stream.time_base if container.format.name in JUMPING else math.inf
+        self._latest: int | None = None
+
+    def number(self, packet: Packet) -> int:
+        """The number of the recording that the stream's next packet belongs to, from 0."""
+        if packet.dts is not None and not packet.is_discard:
+            if self._latest is not None and not -self._back <= packet.dts - self._latest <= self._jump:
+                self.current += 1
+            self._latest = packet.dts
+        return self.current
+
+
+@lru_cache(maxsize=256)
+def _shifts(path: str, index: int) -> list[int]:
+    """What the times of each recording in a stream are to be moved by, in the stream's units.
+
+    Sound and picture that belong together are moved together: a recording begins where both have ended.
+    """
+    with open_container(Path(path)) as container:
+        stream = container.streams[index]
+        other = container.streams.best("audio" if stream.type == "video" else "video", related=stream)
+        spans = _spans(container, [stream] if other is None else [stream, other])
+    unit = stream.time_base
+    joined = [each for each in spans if len(each) == len(spans[0])]
+    shifts, end = [Fraction(0)], max(each[0][1] for each in joined)
+    for recording in list(zip(*joined, strict=True))[1:]:
+        shifts.append(end - min(first for first, _ in recording))
+        end = max(last for _, last in recording) + shifts[-1]
+    return [round(each / unit) for each in shifts]
+
+
+def _spans(container: InputContainer, streams: list[Stream]) -> list[list[tuple[Fraction, Fraction]]]:
+    """When the recordings of each stream begin and end, in seconds."""
+    recordings = {each.index: Recordings(container, each) for each in streams}
+    spans: dict[int, dict[int, tuple[Fraction, Fraction]]] = {each.index: {} for each in streams}
+    for packet in _demuxed(container, streams):
+        number = recordings[packet.stream_index].number(packet)
+        if packet.pts is None or packet.is_discard:
+            continue
+        begin = packet.pts * packet.time_base
+        end = begin + (packet.duration or 0) * packet.time_base
+        first, last = spans[packet.stream_index].get(number, (begin, end))
+        spans[packet.stream_index][number] = min(first, begin), max(last, end)
+    return [list(spans[each.index].values()) for each in streams]
+
+
+def origin(container: InputContainer) -> Fraction:
+    """The time in seconds at which a file begins: 0 of all its streams and of the pieces that annotations name."""
+    return Fraction(container.start_time or 0, av.time_base)
 
 
 def decoded(container: InputContainer, stream: Stream) -> Iterator[Frame]:

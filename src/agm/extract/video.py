@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, partial
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from agm import limits
 from agm.config.schema import FlowFeatures, VideoFeatures
 from agm.extract.picture import picture, pixel_aspect
-from agm.media import Unusable, decoded, opened, packets
+from agm.media import Recordings, Unusable, decoded, opened, origin, packets
 from agm.source import Source
 from agm.tensors import Feature
 
@@ -41,6 +41,16 @@ ENTERED_AT_KEYS = frozenset({
 CHANGES = ("palette", "new_extradata", "param_change")
 # No camera of a data set is faster: with it the limit of seconds is one of frames too, whatever times a file tells.
 FASTEST = 1000
+# Seconds by which the times that containers state may be wrong, which count milliseconds.
+ROUNDING = Fraction(2, 1000)
+# Most frames that a frame is decoded before or after its turn.
+REORDERED = 16
+# One in so many frames may have a wrong time; where there are more, no time is believed.
+FEW = 10
+
+
+class OutOfOrder(Exception):
+    """The frames come in another order than the times of their packets say."""
 
 
 class Timed(NamedTuple):
@@ -58,26 +68,41 @@ def feature(settings: VideoFeatures) -> Feature:
 
 @dataclass(frozen=True)
 class Times:
-    """When the frames of a stream are shown, in units of `base` seconds.
+    """When the frames of a clip are shown, in units of `base` seconds.
 
     Attributes:
-        frames: times of all frames, ascending.
+        frames: times at which its frames begin to be shown, ascending.
         keys: times of the key frames, from which decoding can start; empty where what comes earlier may matter.
-        numbered: whether the times were counted, the container's own being absent or wrong.
+        start: when the clip begins, which may be before its first frame or within it.
+        end: when its last frame has been shown.
+        counted: times of all frames of the stream in the order in which they are decoded, where those that the file
+            gives are absent or wrong; None where they are right.
     """
 
     frames: list[int]
     keys: list[int]
     base: Fraction
-    numbered: bool
+    start: Fraction
+    end: Fraction
+    counted: list[int] | None = None
+
+    def shown_at(self, time: Fraction) -> int:
+        """The time of the frame that is shown at `time`."""
+        return self.frames[max(0, bisect_right(self.frames, time + self.rounding) - 1)]
+
+    @property
+    def rounding(self) -> Fraction:
+        """How much too late a time may be stated."""
+        mean = (self.end - self.frames[0]) / len(self.frames)
+        return min(ROUNDING / self.base, mean / 4)
 
 
 def load(source: Source, settings: VideoFeatures) -> np.ndarray:
     """Decode the frames that `settings` ask for, of the piece of the file and of the picture that the clip is.
 
-    Without `rate`, the clip is cut into `frames` equal pieces and the middle frame of each is taken. With it, the
-    frames shown at 0, 1/rate, 2/rate, … seconds are taken, and the last one is repeated where the clip is
-    shorter.
+    Without `rate`, the time from the clip's first frame to its end is cut into `frames` equal pieces, and the frame
+    that is shown in the middle of each is taken. With it, the frames shown at 0, 1/rate, 2/rate, … seconds of the
+    clip are taken, and the last one is repeated where the clip is shorter.
 
     Raises:
         Unusable: when no frame can be decoded, or the clip is too long or its pictures too large.
@@ -92,23 +117,32 @@ def chosen(source: Source, settings: VideoFeatures, draw: Draw) -> list[np.ndarr
     Raises:
         Unusable: when no frame can be decoded.
     """
-    times = scan(source)
-    return pictures(source, times, wanted(times, settings), draw)
+    return taken(source, partial(wanted, settings=settings), draw)[1]
 
 
-def pictures(source: Source, times: Times, wanted: list[int], draw: Draw) -> list[np.ndarray]:
-    """What `draw` makes of the frames at the ascending times `wanted`; of a frame that comes several times, once.
+def taken(source: Source, choose: Callable[[Times], list[int]], draw: Draw) -> tuple[Times, list[np.ndarray]]:
+    """When the clip's frames are shown, and what `draw` makes of those at the ascending times that `choose` returns;
+    of a frame that comes several times, once.
 
     Raises:
         Unusable: when no frame can be decoded.
     """
+    times = scan(source)
+    try:
+        return times, _pictures(source, times, choose(times), draw)
+    except OutOfOrder:
+        times = _clip(_count if _is_whole(source) else _count_shared, source)
+        return times, _pictures(source, times, choose(times), draw)
+
+
+def _pictures(source: Source, times: Times, wanted: list[int], draw: Draw) -> list[np.ndarray]:
     path, stream = Path(source.path), source.stream
     if _is_sparse(wanted, times.keys):
         found, drawn = _drawn(_by_seeking(path, stream, wanted, times.keys), draw)
         if found == wanted:
             return drawn
     # Not worth it, or the container could not seek exactly: decode everything in order.
-    _, drawn = _drawn(_in_order(path, stream, wanted, times.numbered), draw)
+    _, drawn = _drawn(_in_order(path, stream, wanted, times.counted), draw)
     if not drawn:
         raise Unusable("no frame of the video can be decoded")
     return drawn
@@ -120,19 +154,29 @@ def scan(source: Source) -> Times:
     Raises:
         Unusable: when no frame of it can be decoded, the file ends before it begins, or the clip is too long.
     """
-    if source.start is None and source.end is None:
-        return _scan(Path(source.path), source.stream, limits.most("seconds"))
-    times = _scan_shared(Path(source.path), source.stream)
-    # As the container counts: its first frame is at 0 seconds, or nearly.
-    start = (source.start or 0.0) / times.base
-    frames = [time for time in times.frames if time >= start and (source.end is None or time < source.end / times.base)]
-    if not frames:
+    return _clip(_scan if _is_whole(source) else _scan_shared, source)
+
+
+def _is_whole(source: Source) -> bool:
+    return source.start is None and source.end is None
+
+
+def _clip(read: Callable[[Path, int | None, float], Times], source: Source) -> Times:
+    """The times of the source's piece of a file, of which `read` reads all times."""
+    if _is_whole(source):
+        return read(Path(source.path), source.stream, limits.most("seconds"))
+    times = read(Path(source.path), source.stream, math.inf)
+    start = times.start + Fraction(source.start or 0) / times.base
+    end = times.end if source.end is None else min(times.end, times.start + Fraction(source.end) / times.base)
+    first = bisect_left(times.frames, times.shown_at(start))
+    frames = times.frames[first : bisect_left(times.frames, end - times.rounding)]
+    if start >= times.end or not frames:
         raise Unusable(f"the video has no frame between {source.start or 0:g} and {source.end or math.inf:g} s")
     limits.check("seconds", float((frames[-1] - frames[0]) * times.base), "the clip lasts {} s")
-    return replace(times, frames=frames)
+    return replace(times, frames=frames, start=start, end=end)
 
 
-def _scan(path: Path, index: int | None, seconds: float = math.inf) -> Times:
+def _scan(path: Path, index: int | None, seconds: float) -> Times:
     """Find the times from the packets, which is cheap, or where these do not tell them by decoding once.
 
     Raises:
@@ -140,21 +184,35 @@ def _scan(path: Path, index: int | None, seconds: float = math.inf) -> Times:
     """
     with opened(path, index, "video") as (container, stream):
         # Packets before the start of an edit list are marked as discarded: they decode, but are not shown.
-        found = (each for each in packets(container, stream) if not each.is_discard)
-        frames, keys, entered = [], set(), _is_entered_at_keys(stream)
+        recordings = Recordings(container, stream)
+        found = (each for each in packets(container, stream, recordings) if not each.is_discard)
+        frames, keys, last, entered = [], set(), (-math.inf, 0), _is_entered_at_keys(stream)
         for packet in _timely(found, stream, seconds):
             frames.append(packet.pts)
             entered = entered and not any(map(packet.has_sidedata, CHANGES))
             if packet.is_keyframe:
                 keys.add(packet.pts)
-        # Old containers number the packets of reordered frames as these are stored, not as they are shown.
-        if frames and None not in frames and not (stream.codec_context.has_b_frames and _ascend(frames)):
-            return Times(sorted(set(frames)), sorted(keys) if entered else [], stream.time_base, numbered=False)
+            if packet.pts is not None:
+                last = max(last, (packet.pts, packet.duration or 0))
+        if _are_right(frames, stream):
+            entered = entered and not recordings.current  # a seek does not know what times it is to find
+            return _times(frames, sorted(keys) if entered else [], container, stream, last[1])
     return _count(path, index, seconds)
 
 
 # Of a file with many clips, which come in any order: reading a long one through for each would take hours.
 _scan_shared = lru_cache(maxsize=256)(_scan)
+
+
+def _are_right(frames: list[int | None], stream: VideoStream) -> bool:
+    """Whether the times of packets, as these are stored, can be those at which frames are shown."""
+    if not frames or None in frames:
+        return False
+    # Old containers number the packets of reordered frames as these are stored, not as they are shown.
+    if stream.codec_context.has_b_frames and _ascend(frames):
+        return False
+    shown = sorted(range(len(frames)), key=frames.__getitem__)
+    return all(abs(stored - turn) <= REORDERED for turn, stored in enumerate(shown))
 
 
 def _is_entered_at_keys(stream: VideoStream) -> bool:
@@ -163,14 +221,41 @@ def _is_entered_at_keys(stream: VideoStream) -> bool:
 
 
 def _count(path: Path, index: int | None, seconds: float) -> Times:
+    """Find the times by decoding all frames: those that the file gives, made to ascend, or else their numbers."""
     with opened(path, index, "video") as (container, stream):
         frames = [frame.pts for frame in _timely(decoded(container, stream), stream, seconds)]
         if not frames:
             raise Unusable("no frame of the video can be decoded")
-        if None not in frames and _ascend(frames):
-            return Times(frames, [], stream.time_base, numbered=False)
-        step = _step(stream)
-        return Times([round(number * step) for number in range(len(frames))], [], stream.time_base, numbered=True)
+        counted = None if None in frames else _ascending(frames)
+        if counted is None:
+            step = _step(stream)
+            counted = [round(number * step) for number in range(len(frames))]
+        return replace(_times(counted, [], container, stream, 0), counted=counted)
+
+
+_count_shared = lru_cache(maxsize=256)(_count)
+
+
+def _times(frames: list[int], keys: list[int], container: InputContainer, stream: VideoStream, last: int) -> Times:
+    """The times of a whole stream, whose last frame is shown for `last`, or, where that is 0, as long as others."""
+    frames = sorted(set(frames))
+    if not last:
+        last = Fraction(frames[-1] - frames[0], len(frames) - 1) if len(frames) > 1 else _step(stream)
+    start = min(origin(container) / stream.time_base, Fraction(frames[0]))
+    return Times(frames, keys, stream.time_base, start, Fraction(frames[-1] + last))
+
+
+def _ascending(times: list[int]) -> list[int] | None:
+    """Times of frames in their order, corrected so that none goes back; None where more than a few do."""
+    back = sum(after < before for before, after in pairwise(times))
+    if back * FEW > len(times):
+        return None
+    mended = list(times)
+    for number in range(1, len(times) - 1):
+        before, after = times[number - 1], times[number + 1]
+        if before <= after and not before <= times[number] <= after:  # this one alone is wrong
+            mended[number] = (before + after) // 2
+    return list(accumulate(mended, max))
 
 
 def _timely(found: Iterable[T], stream: VideoStream, seconds: float) -> Iterator[T]:
@@ -178,7 +263,8 @@ def _timely(found: Iterable[T], stream: VideoStream, seconds: float) -> Iterator
     `Unusable`, before the rest of a long file is read."""
     step, longest, first = _step(stream), seconds / stream.time_base, None
     for number, each in enumerate(found):
-        time = round(number * step) if each.pts is None else each.pts
+        time = each.dts if isinstance(each, Packet) else each.pts
+        time = round(number * step) if time is None else time
         first = time if first is None else first
         if abs(time - first) > longest:
             limits.check("seconds", float(abs(time - first) * stream.time_base), "the clip lasts {} s or more")
@@ -199,16 +285,13 @@ def _step(stream: VideoStream) -> Fraction:
 
 def wanted(times: Times, settings: VideoFeatures | FlowFeatures) -> list[int]:
     """The times of the frames to take, ascending."""
-    frames, count = times.frames, settings.frames
+    count = settings.frames
     if settings.rate is None:
-        return [frames[(2 * number + 1) * len(frames) // (2 * count)] for number in range(count)]
+        start = max(times.start, times.frames[0])
+        piece = (times.end - start) / count
+        return [times.shown_at(start + piece * (2 * number + 1) / 2) for number in range(count)]
     step = 1 / (Fraction(settings.rate) * times.base)
-    return [_closest(frames, frames[0] + number * step) for number in range(count)]
-
-
-def _closest(times: list[int], time: Fraction) -> int:
-    place = bisect_left(times, time)
-    return min(times[max(0, place - 1) : place + 1], key=lambda each: abs(each - time))
+    return [times.shown_at(times.start + number * step) for number in range(count)]
 
 
 def _key_before(time: int, keys: list[int]) -> int | None:
@@ -230,25 +313,33 @@ def _by_seeking(path: Path, index: int | None, wanted: list[int], keys: list[int
                 container.seek(key, stream=stream)
             except av.FFmpegError:  # the container cannot
                 return
-            frames = _timed(container, stream, numbered=False)
+            frames = _timed(container, stream, None)
             first = next(frames, None)
             if first is None or first.time != key:
                 return
             yield from _nearest(chain([first], frames), [time for time in wanted if _key_before(time, keys) == key])
 
 
-def _in_order(path: Path, index: int | None, wanted: list[int], numbered: bool) -> Iterator[Timed]:
+def _in_order(path: Path, index: int | None, wanted: list[int], counted: list[int] | None) -> Iterator[Timed]:
     with opened(path, index, "video") as (container, stream):
-        yield from _nearest(_timed(container, stream, numbered), wanted)
+        yield from _nearest(_timed(container, stream, counted), wanted)
 
 
-def _timed(container: InputContainer, stream: VideoStream, numbered: bool) -> Iterator[Timed]:
-    """Decoded frames with their times."""
-    step, aspect = _step(stream), pixel_aspect(stream.sample_aspect_ratio)
+def _timed(container: InputContainer, stream: VideoStream, counted: list[int] | None) -> Iterator[Timed]:
+    """Decoded frames with their times: their own, or those that were `counted` from the first one on.
+
+    Raises:
+        OutOfOrder: when their own times go back.
+    """
+    aspect, latest = pixel_aspect(stream.sample_aspect_ratio), -math.inf
     for number, frame in enumerate(decoded(container, stream)):
-        time = round(number * step) if numbered else frame.pts
-        if time is not None:
-            yield Timed(time, frame, aspect)
+        time = frame.pts if counted is None else counted[number]
+        if time is None:
+            continue
+        if time < latest:
+            raise OutOfOrder
+        latest = time
+        yield Timed(time, frame, aspect)
 
 
 def _nearest(frames: Iterable[Timed], wanted: list[int]) -> Iterator[Timed]:
