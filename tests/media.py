@@ -20,6 +20,7 @@ def write_video(
     *,
     sound: np.ndarray | None = None,
     sound_rate: int = 16000,
+    holes: Sequence[tuple[float, float]] = (),
     codec: str = "libx264",
     pixels: str = "yuv420p",
     options: dict[str, str] | None = None,
@@ -33,7 +34,8 @@ def write_video(
     """Write `frames` frames, number k uniformly of gray STEP·k (or all `picture`, uint8 [height, width],
     or one each, uint8 [frames, height, width]).
 
-    `sound`, float [samples] at `sound_rate` in [-1, 1], adds an AAC stream. `matrix`, [a, b, c, d], places the picture
+    `sound`, float [samples] at `sound_rate` in [-1, 1], adds an AAC stream, without the packets that
+    begin in the `holes`, from … to … seconds. `matrix`, [a, b, c, d], places the picture
     as a display matrix does; `aspect` is the width of a pixel, its height being 1; `times` are those of the frames, in
     units of 1 / rate seconds.
     """
@@ -56,15 +58,19 @@ def write_video(
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
         if audio is not None:
-            _add_sound(file, audio, sound, sound_rate)
+            file.mux(_sound_packets(audio, sound, sound_rate, holes))
     return path
 
 
-def _add_sound(file: av.container.OutputContainer, stream: av.AudioStream, sound: np.ndarray, rate: int) -> None:
+def _sound_packets(
+    stream: av.AudioStream, sound: np.ndarray, rate: int, holes: Sequence[tuple[float, float]]
+) -> list[av.Packet]:
     frame = av.AudioFrame.from_ndarray(sound.astype(np.float32)[None], "fltp", "mono")
     frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-    file.mux(stream.encode(frame))
-    file.mux(stream.encode())
+    packets = [*stream.encode(frame), *stream.encode()]
+    for begin, end in holes:
+        packets = [each for each in packets if not begin <= each.pts * each.time_base < end]
+    return packets
 
 
 def write_wav(path: Path, sound: np.ndarray, rate: int = 16000) -> Path:

@@ -484,6 +484,102 @@ def test_too_little_sound_is_refused(tmp_path):
         audio.load(Source(write_wav(tmp_path / "b.wav", np.zeros(0), 8000), 0), sound())
 
 
+# --- one clock of sound and picture ------------------------------------------------------------------------------
+
+BEEPS = (2.0, 4.0)
+
+
+def flashes_and_beeps(path: Path, **changes) -> Path:
+    """Five seconds; white frames and a tone for .2 s at the `BEEPS`."""
+    pictures, loud = np.zeros((50, 48, 64), np.uint8), np.zeros(5 * 16000)
+    for second in BEEPS:
+        pictures[round(10 * second) : round(10 * second) + 2] = 255
+        loud[round(16000 * second) : round(16000 * (second + 0.2))] = 1
+    wave = loud * tone(1000, 5.0, 16000)
+    return write_video(path, 50, sound=wave, picture=pictures, **({"options": {"bf": "2"}} | changes))
+
+
+def heard(path: Path, **piece: float) -> list[float]:
+    """Seconds of the clip at which tones begin."""
+    wave, rate = audio.mono(Source(path, 1, **piece), 20.0)
+    step = rate // 100
+    loud = np.abs(wave[: len(wave) // step * step]).reshape(-1, step).max(axis=1) > 0.1
+    return [number / 100 for number in range(10, len(loud)) if loud[number] and not loud[number - 10 : number].any()]
+
+
+def seen(path: Path, **piece: float) -> list[float]:
+    """Seconds of the clip at which pictures become white."""
+    bright = video.load(Source(path, 0, **piece), gray(220, rate=20)).mean(axis=(1, 2, 3)) > 128
+    return [number / 20 for number in range(1, 220) if bright[number] and not bright[number - 1]]
+
+
+HOLES = {
+    "none": [],
+    "a late start": [(-1, 0.92)],
+    "a hole": [(2.5, 3.46)],
+    "both": [(-1, 1.0), (2.5, 3.5)],
+}
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.ts", "a.flv"])
+@pytest.mark.parametrize("holes", HOLES.values(), ids=HOLES)
+def test_sound_and_picture_have_one_clock(tmp_path, name, holes):
+    path = flashes_and_beeps(tmp_path / name, holes=holes)
+    assert seen(path) == pytest.approx(BEEPS, abs=0.15)
+    assert heard(path) == pytest.approx(seen(path), abs=0.08)
+    assert heard(path, start=3.8, end=4.4) == pytest.approx(seen(path, start=3.8, end=4.4), abs=0.08)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_a_picture_that_starts_later_than_the_sound(tmp_path, name):
+    path = flashes_and_beeps(tmp_path / name, times=range(12, 62))
+    assert seen(path) == pytest.approx([3.2, 5.2], abs=0.15)
+    assert heard(path) == pytest.approx(BEEPS, abs=0.08)
+
+
+@pytest.mark.parametrize("offset", [0, 5000])
+@pytest.mark.parametrize("holes", [[[], []], [[(4.5, 9)], []], [[], [(-1, 0.6)]], [[(4.5, 9)], [(-1, 0.6)]]])
+def test_joined_recordings_keep_sound_and_picture_together(tmp_path, offset, holes):
+    later = {"output_ts_offset": str(offset)}
+    parts = [
+        flashes_and_beeps(tmp_path / "1.ts", holes=holes[0]),
+        flashes_and_beeps(tmp_path / "2.ts", holes=holes[1], container=later),
+    ]
+    path = join(tmp_path / "a.ts", *parts)
+    assert seen(path) == pytest.approx([2, 4, 7, 9], abs=0.25)
+    assert heard(path) == pytest.approx(seen(path), abs=0.1)
+    assert heard(path, start=6.8, end=7.4) == pytest.approx(seen(path, start=6.8, end=7.4), abs=0.1)
+
+
+def test_one_wrong_time_of_a_sound_costs_nothing(tmp_path):
+    path = flashes_and_beeps(tmp_path / "a.mkv")
+    wanted, _ = audio.mono(Source(path, 1), 20.0)
+    content = bytearray(path.read_bytes())
+    # The time of a block relative to its cluster, in milliseconds, follows its head and the number of its track, 2.
+    with av.open(str(path)) as file:
+        late = [each for each in file.demux(file.streams[1]) if each.size][20]
+    data = content.index(bytes(late))
+    assert content[data - 4] == 0x82
+    content[data - 3 : data - 1] = (int.from_bytes(content[data - 3 : data - 1]) + 2000).to_bytes(2)
+    path.write_bytes(content)
+    np.testing.assert_array_equal(audio.mono(Source(path, 1), 20.0)[0], wanted)
+
+
+def test_a_clock_that_makes_no_sense_is_not_followed(tmp_path):
+    """AVI counts the samples of this codec wrongly: by it three seconds last four."""
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("g722", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray((tone(1000, 3.0, 16000) * 32767).astype(np.int16)[None], "s16", "mono")
+        frame.sample_rate = 16000
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    wave, rate = audio.mono(Source(path, 0), 20.0)
+    assert (
+        len(wave) / rate == pytest.approx(3.0, abs=0.01) and (np.abs(wave).reshape(-1, 100).max(axis=1)[5:] > 0.3).all()
+    )
+
+
 # --- images -----------------------------------------------------------------------------------------------------
 
 

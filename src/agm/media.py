@@ -163,14 +163,16 @@ class Recordings:
         self.current = 0
         self._back = BACK / stream.time_base
         self._jump = JUMP / stream.time_base if container.format.name in JUMPING else math.inf
-        self._latest: int | None = None
+        self._last: tuple[int, ...] = ()
 
     def number(self, packet: Packet) -> int:
         """The number of the recording that the stream's next packet belongs to, from 0."""
         if packet.dts is not None and not packet.is_discard:
-            if self._latest is not None and not -self._back <= packet.dts - self._latest <= self._jump:
+            # Earlier than both packets before it: one alone may have a wrong time.
+            if self._last and not min(self._last) - self._back <= packet.dts <= max(self._last) + self._jump:
                 self.current += 1
-            self._latest = packet.dts
+                self._last = ()
+            self._last = (*self._last[-1:], packet.dts)
         return self.current
 
 
