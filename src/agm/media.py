@@ -109,6 +109,15 @@ def open_container(path: Path) -> InputContainer:
         raise Unusable(f"not a video or sound file, truncated or damaged: {told(error)}") from None
 
 
+@lru_cache(maxsize=256)
+def seconds(path: Path, index: int) -> float | None:
+    """How many seconds after its beginning a file's stream ends, by its packets; None where they do not tell."""
+    with open_container(path) as container:
+        stream = container.streams[index]
+        ends = [each.pts + (each.duration or 0) for each in packets(container, stream) if each.pts is not None]
+        return float(max(ends) * stream.time_base - origin(container)) if ends else None
+
+
 def told(error: Exception) -> str:
     """What a library says, without its numbers and paths."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -119,12 +128,15 @@ def opened(path: Path, index: int | None, kind: str) -> Iterator[tuple[InputCont
     """Open stream `index` of a container for decoding by one thread.
 
     Raises:
-        Unusable: when the file is no such container or the stream is not of `kind` ("video" or "audio").
+        Unusable: when the file is no such container, or the stream is not of `kind` ("video" or "audio") or cannot be
+            decoded.
     """
     with open_container(path) as found:
         if index is None or index >= len(found.streams) or found.streams[index].type != kind:
             raise Unusable(f"the file has no {kind} in stream {index}")
         stream = found.streams[index]
+        if stream.codec_context is None:
+            raise Unusable(f"there is no decoder for its {kind}")
         stream.codec_context.thread_count = 1
         yield found, stream
 
