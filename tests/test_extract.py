@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from agm import config, tensors
 from agm.config.schema import AudioFeatures, ImageFeatures, Limits, TextFeatures, VideoFeatures
@@ -222,6 +223,18 @@ def test_a_picture_is_placed_as_its_display_matrix_says(tmp_path, matrix, half, 
     top, left = (shown.shape[0] - small) // 2, (shown.shape[1] - small) // 2
     found = video.load(Source(path, 0, half=half), gray(1, size=small))[0, 0]
     np.testing.assert_allclose(found.astype(int), shown[top : top + small, left : left + small], atol=4)
+
+
+@pytest.mark.parametrize(
+    "orientation, turn", [(1, "as stored"), (3, "turned round"), (6, "turned right"), (8, "turned left")]
+)
+def test_frames_that_carry_exif(tmp_path, orientation, turn):
+    """As MJPEG of a camera does: each frame is a JPEG with its own EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = write_image(tmp_path / "a.jpg", quarters(64, 64), exif=exif, quality=100)
+    found = video.load(Source(path, 0), gray(1, size=64))[0, 0]
+    np.testing.assert_allclose(found.astype(int), placed(quarters(64, 64), PLACEMENTS[turn]), atol=6)
 
 
 def test_a_damaged_display_matrix_places_nothing(tmp_path):
@@ -602,7 +615,6 @@ def test_an_image_of_the_right_size_is_kept_as_it_is(tmp_path):
 
 
 def test_the_camera_says_which_way_is_up(tmp_path):
-    from PIL import Image
 
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90° clockwise

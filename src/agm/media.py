@@ -158,7 +158,9 @@ def packets(container: InputContainer, stream: Stream, recordings: "Recordings |
 
 def _demuxed(container: InputContainer, streams: list[Stream]) -> Iterator[Packet]:
     try:
-        yield from (packet for packet in container.demux(*streams) if packet.size)
+        for packet in container.demux(*streams):
+            if packet.size:
+                yield packet
     except MemoryError:
         raise
     except av.FFmpegError:
@@ -175,16 +177,21 @@ class Recordings:
         self.current = 0
         self._back = BACK / stream.time_base
         self._jump = JUMP / stream.time_base if container.format.name in JUMPING else math.inf
-        self._last: tuple[int, ...] = ()
+        self._last: int | None = None
+        self._least, self._most = -math.inf, math.inf
 
     def number(self, packet: Packet) -> int:
         """The number of the recording that the stream's next packet belongs to, from 0."""
-        if packet.dts is not None and not packet.is_discard:
-            # Earlier than both packets before it: one alone may have a wrong time.
-            if self._last and not min(self._last) - self._back <= packet.dts <= max(self._last) + self._jump:
-                self.current += 1
-                self._last = ()
-            self._last = (*self._last[-1:], packet.dts)
+        time = packet.dts
+        if time is None or packet.is_discard:
+            return self.current
+        before = time if self._last is None else self._last
+        if not self._least <= time <= self._most:
+            self.current += 1
+            before = time
+        # Of the last two, because one alone may have a wrong time.
+        self._least, self._most = min(before, time) - self._back, max(before, time) + self._jump
+        self._last = time
         return self.current
 
 

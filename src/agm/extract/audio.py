@@ -92,14 +92,14 @@ def mono(source: Source, seconds: float) -> tuple[np.ndarray, int]:
         return _mono(source, seconds, _one_after_another)
 
 
-def _mono(source: Source, seconds: float, place: Callable[[Iterator[AudioFrame], float], Iterator[Placed]]) -> Mono:
+def _mono(source: Source, seconds: float, place: Callable[..., Iterator[Placed]]) -> Mono:
     start = source.start or 0.0
     end = min(start + seconds, source.end or math.inf)
     pieces: list[tuple[int, np.ndarray]] = []
     rate = last = 0
     with opened(Path(source.path), source.stream, "audio") as (container, stream):
-        began = float(origin(container))
-        for first, frame in place(decoded(container, stream), began):
+        frames = decoded(container, stream)
+        for first, frame in place(frames, float(stream.time_base), float(origin(container))):
             # The decoder knows better than the header, which may give half the rate.
             rate = rate or frame.sample_rate
             if frame.sample_rate != rate:
@@ -119,8 +119,9 @@ def _mono(source: Source, seconds: float, place: Callable[[Iterator[AudioFrame],
     return wave, rate
 
 
-def _placed(frames: Iterator[AudioFrame], began: float) -> Iterator[Placed]:
-    """Each frame and the place of its first sample, from the time `began` in seconds.
+def _placed(frames: Iterator[AudioFrame], unit: float, began: float) -> Iterator[Placed]:
+    """Each frame and the place of its first sample. The frames' times are in units of `unit` seconds, and the file
+    `began` at that second.
 
     A frame follows the one before it, unless its time differs and the next frame's agrees with it.
 
@@ -128,32 +129,25 @@ def _placed(frames: Iterator[AudioFrame], began: float) -> Iterator[Placed]:
         NoClock: when more than a few differ.
     """
     place = differing = 0
-    for number, (frame, after) in enumerate(pairwise(chain(frames, [None])), 1):
-        stated, slack = _stated(frame, began), LIP_SYNC * frame.sample_rate
-        if stated is not None and abs(stated - place) > slack:
+    timed = ((frame, None if frame.pts is None else frame.pts * unit - began) for frame in frames)
+    for number, ((frame, time), (_, after)) in enumerate(pairwise(chain(timed, [(None, None)])), 1):
+        rate = frame.sample_rate
+        if time is not None and abs(time - place / rate) > LIP_SYNC:
             differing += 1
             if differing > FEWEST and differing * FEW > number:
                 raise NoClock
-            following = None if after is None else _stated(after, began)
-            alone = number == 1 and after is None
-            if alone or (following is not None and abs(following - stated - frame.samples) <= slack):
-                place = stated
+            agrees = number == 1 if after is None else abs(after - time - frame.samples / rate) <= LIP_SYNC
+            if agrees:
+                place = round(time * rate)
         yield place, frame
         place += frame.samples
 
 
-def _one_after_another(frames: Iterator[AudioFrame], began: float) -> Iterator[Placed]:
+def _one_after_another(frames: Iterator[AudioFrame], unit: float, began: float) -> Iterator[Placed]:
     place = 0
     for frame in frames:
         yield place, frame
         place += frame.samples
-
-
-def _stated(frame: AudioFrame, began: float) -> int | None:
-    """The place of a frame's first sample by the file's own times."""
-    if frame.pts is None:
-        return None
-    return round((frame.pts * float(frame.time_base) - began) * frame.sample_rate)
 
 
 def _cut(pieces: list[tuple[int, np.ndarray]], first: int, last: int) -> np.ndarray:

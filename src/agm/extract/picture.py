@@ -27,13 +27,25 @@ class Orientation:
         return pixels[::-1] if self.upside_down else pixels
 
 
+# By quarters of a turn to the left.
+TURNED = (
+    Orientation(),
+    Orientation(True, upside_down=True),
+    Orientation(left_to_right=True, upside_down=True),
+    Orientation(True, left_to_right=True),
+)
+
+
 def orientation(frame: VideoFrame) -> Orientation:
     """The nearest to the frame's display matrix of the eight ways to place a picture.
 
     The matrix [[a, b], [c, d]] shows a stored point (x, y) at (a·x + c·y, b·x + d·y). An angle does not describe it:
     a mirrored picture has one too.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV knows no name for some other data of the frame, EXIF say, and gives none of it
+        return TURNED[round(frame.rotation / 90) % 4]
     if matrix is None:
         return Orientation()
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()

@@ -7,6 +7,7 @@ a container's header is 0 or one too many often enough. Only chosen frames are s
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache, partial
@@ -138,9 +139,10 @@ def taken(source: Source, choose: Callable[[Times], list[int]], draw: Draw) -> t
 def _pictures(source: Source, times: Times, wanted: list[int], draw: Draw) -> list[np.ndarray]:
     path, stream = Path(source.path), source.stream
     if _is_sparse(wanted, times.keys):
-        found, drawn = _drawn(_by_seeking(path, stream, wanted, times.keys), draw)
-        if found == wanted:
-            return drawn
+        with suppress(OutOfOrder):
+            found, drawn = _drawn(_by_seeking(path, stream, wanted, times.keys), draw)
+            if found == wanted:
+                return drawn
     # Not worth it, or the container could not seek exactly: decode everything in order.
     _, drawn = _drawn(_in_order(path, stream, wanted, times.counted), draw)
     if not drawn:
@@ -189,11 +191,12 @@ def _scan(path: Path, index: int | None, seconds: float) -> Times:
         frames, keys, last, entered = [], set(), (-math.inf, 0), _is_entered_at_keys(stream)
         for packet in _timely(found, stream, seconds):
             frames.append(packet.pts)
-            entered = entered and not any(map(packet.has_sidedata, CHANGES))
+            if entered:
+                entered = all(each.data_type not in CHANGES for each in packet.iter_sidedata())
             if packet.is_keyframe:
                 keys.add(packet.pts)
-            if packet.pts is not None:
-                last = max(last, (packet.pts, packet.duration or 0))
+            if packet.pts is not None and packet.pts > last[0]:
+                last = packet.pts, packet.duration or 0
         if _are_right(frames, stream):
             entered = entered and not recordings.current  # a seek does not know what times it is to find
             return _times(frames, sorted(keys) if entered else [], container, stream, last[1])
@@ -263,7 +266,8 @@ def _timely(found: Iterable[T], stream: VideoStream, seconds: float) -> Iterator
     `Unusable`, before the rest of a long file is read."""
     step, longest, first = _step(stream), seconds / stream.time_base, None
     for number, each in enumerate(found):
-        time = each.dts if isinstance(each, Packet) else each.pts
+        # Packets come in the order of decoding; of one alone the other time may be wrong.
+        time = each.dts if isinstance(each, Packet) and each.dts is not None else each.pts
         time = round(number * step) if time is None else time
         first = time if first is None else first
         if abs(time - first) > longest:
