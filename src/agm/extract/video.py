@@ -1,7 +1,8 @@
 """Video to uint8 [frames, channels, size, size].
 
-Frames are chosen by their presentation times, which are read from the packets of the stream: the number of frames in
-a container's header is 0 or one too many often enough. Only chosen frames are scaled and kept.
+Frames are chosen by the times at which they are shown, which are read from the packets of the stream: the number of
+frames in a container's header is 0 or one too many often enough, and their rate may vary. Only chosen frames are scaled
+and kept.
 """
 
 import math
