@@ -319,9 +319,12 @@ def recordings(folder: Path, suffix: str, offset: int) -> list[Path]:
     return [first, write_video(folder / f"2{suffix}", 30, options=options, picture=pictures[30:], container=more)]
 
 
-@pytest.mark.parametrize("offset", [0, 1, 5000])
-def test_times_that_go_back_or_jump_where_recordings_were_joined(tmp_path, offset):
-    path = join(tmp_path / "a.ts", *recordings(tmp_path, ".ts", offset))
+@pytest.mark.parametrize(
+    "suffix, offset",
+    [(".ts", 0), (".ts", 1), (".ts", 5000), (".mpg", 0), (".mpg", 5000), (".mkv", 0), (".avi", 0)],
+)
+def test_times_that_go_back_or_jump_where_recordings_were_joined(tmp_path, suffix, offset):
+    path = join(tmp_path / f"a{suffix}", *recordings(tmp_path, suffix, offset))
     assert levels(video.load(Source(path, 0), gray(6))) == [5, 15, 25, 35, 45, 55]
     assert levels(video.load(Source(path, 0), gray(6, rate=1))) == [0, 10, 20, 30, 40, 50]
     assert levels(video.load(Source(path, 0, start=2.0, end=4.0), gray(4))) == [22, 27, 32, 37]

@@ -1,4 +1,4 @@
-"""Opening files and decoding what is sound in them: what probing and extraction share."""
+"""Opening files, and decoding what is sound in them on one clock: what probing and extraction share."""
 
 import math
 import re
@@ -141,32 +141,6 @@ def opened(path: Path, index: int | None, kind: str) -> Iterator[tuple[InputCont
         yield found, stream
 
 
-def packets(container: InputContainer, stream: Stream, recordings: "Recordings | None" = None) -> Iterator[Packet]:
-    """The stream's packets from the present position to the end, or to where the file breaks off.
-
-    Their times are those of one clock: where a recording was put behind another one, and times go back or jump, the
-    second one follows the first. `recordings` counts them.
-    """
-    recordings = recordings or Recordings(container, stream)
-    for packet in _demuxed(container, [stream]):
-        if recordings.number(packet):
-            shift = _shifts(container.name, stream.index)[recordings.current]
-            packet.pts = None if packet.pts is None else packet.pts + shift
-            packet.dts = packet.dts + shift
-        yield packet
-
-
-def _demuxed(container: InputContainer, streams: list[Stream]) -> Iterator[Packet]:
-    try:
-        for packet in container.demux(*streams):
-            if packet.size:
-                yield packet
-    except MemoryError:
-        raise
-    except av.FFmpegError:
-        return
-
-
 class Recordings:
     """Numbers the recordings that one stream of a file was joined from.
 
@@ -195,9 +169,37 @@ class Recordings:
         return self.current
 
 
+def packets(container: InputContainer, stream: Stream, recordings: Recordings | None = None) -> Iterator[Packet]:
+    """The stream's packets from the present position to the end, or to where the file breaks off.
+
+    Their times are those of one clock: where a recording was put behind another one, and times go back or jump, the
+    second one follows the first. `recordings` counts them.
+    """
+    recordings = recordings or Recordings(container, stream)
+    for packet in _demuxed(container, [stream]):
+        if recordings.number(packet):
+            shift = _shifts(container.name, stream.index).get(recordings.current, 0)
+            if packet.pts is not None:
+                packet.pts += shift
+            if packet.dts is not None:
+                packet.dts += shift
+        yield packet
+
+
+def _demuxed(container: InputContainer, streams: list[Stream]) -> Iterator[Packet]:
+    try:
+        for packet in container.demux(*streams):
+            if packet.size:
+                yield packet
+    except MemoryError:
+        raise
+    except av.FFmpegError:
+        return
+
+
 @lru_cache(maxsize=256)
-def _shifts(path: str, index: int) -> list[int]:
-    """What the times of each recording in a stream are to be moved by, in the stream's units.
+def _shifts(path: str, index: int) -> dict[int, int]:
+    """What the times of each recording in a stream are to be moved by, in the stream's units, by its number.
 
     Sound and picture that belong together are moved together: a recording begins where both have ended.
     """
@@ -205,17 +207,20 @@ def _shifts(path: str, index: int) -> list[int]:
         stream = container.streams[index]
         other = container.streams.best("audio" if stream.type == "video" else "video", related=stream)
         spans = _spans(container, [stream] if other is None else [stream, other])
-    unit = stream.time_base
-    joined = [each for each in spans if len(each) == len(spans[0])]
-    shifts, end = [Fraction(0)], max(each[0][1] for each in joined)
-    for recording in list(zip(*joined, strict=True))[1:]:
-        shifts.append(end - min(first for first, _ in recording))
-        end = max(last for _, last in recording) + shifts[-1]
-    return [round(each / unit) for each in shifts]
+    # Another stream that was not joined from as many recordings is no help.
+    joined = [each for each in spans if each.keys() == spans[0].keys()]
+    shifts: dict[int, int] = {}
+    end = None
+    for number in sorted(spans[0]):
+        first = min(each[number][0] for each in joined)
+        shift = Fraction(0) if end is None else end - first
+        shifts[number] = round(shift / stream.time_base)
+        end = max(each[number][1] for each in joined) + shift
+    return shifts
 
 
-def _spans(container: InputContainer, streams: list[Stream]) -> list[list[tuple[Fraction, Fraction]]]:
-    """When the recordings of each stream begin and end, in seconds."""
+def _spans(container: InputContainer, streams: list[Stream]) -> list[dict[int, tuple[Fraction, Fraction]]]:
+    """When the recordings of each stream begin and end, in seconds, by their numbers."""
     recordings = {each.index: Recordings(container, each) for each in streams}
     spans: dict[int, dict[int, tuple[Fraction, Fraction]]] = {each.index: {} for each in streams}
     for packet in _demuxed(container, streams):
@@ -226,7 +231,7 @@ def _spans(container: InputContainer, streams: list[Stream]) -> list[list[tuple[
         end = begin + (packet.duration or 0) * packet.time_base
         first, last = spans[packet.stream_index].get(number, (begin, end))
         spans[packet.stream_index][number] = min(first, begin), max(last, end)
-    return [list(spans[each.index].values()) for each in streams]
+    return list(spans.values())
 
 
 def origin(container: InputContainer) -> Fraction:
