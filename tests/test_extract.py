@@ -22,7 +22,7 @@ from PIL import Image
 from agm import config, tensors
 from agm.config.schema import AudioFeatures, ImageFeatures, Limits, TextFeatures, VideoFeatures
 from agm.errors import AgmError
-from agm.extract import audio, image, picture, step, text, video
+from agm.extract import audio, image, picture, step, text, times, video
 from agm.files import sha256, write_json
 from agm.graph import Graph
 from agm.limits import under
@@ -72,9 +72,9 @@ def test_seeking_finds_the_same_frames_as_decoding_all(tmp_path, monkeypatch, na
 def test_inexact_seeking_is_not_believed(tmp_path, monkeypatch):
     path = write_video(tmp_path / "a.mp4", 60, options={"g": "6"})
     wanted = video.load(Source(path, 0), gray(2))
-    scan = video._scan
+    scan = times._scan
     # As if a container called every packet a key frame: seeking then lands before them.
-    monkeypatch.setattr(video, "_scan", lambda *each: replace(scan(*each), keys=scan(*each).frames))
+    monkeypatch.setattr(times, "_scan", lambda *each: replace(scan(*each), keys=scan(*each).frames))
     np.testing.assert_array_equal(video.load(Source(path, 0), gray(2)), wanted)
 
 
