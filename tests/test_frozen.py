@@ -1,6 +1,7 @@
 """Pretrained networks of torchvision and torchaudio. Their weights are random ones that the tests make: what is
 checked is that the features are those of the network, with the preprocessing that is published for it."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,8 @@ def test_a_network_of_videos_reads_the_whole_clip(tmp_path):
     clip = write_video(tmp_path / "a.mp4", 3, (96, 64), picture=pictures, options={"crf": "0"})
     loaded = found.load(Source(str(clip), 0))
     [vector] = found.finish([loaded])
-    frames = torch.from_numpy(np.stack(vision.video.chosen(Source(str(clip), 0), settings3(), whole)))
+    frames = vision.video.chosen(Source(str(clip), 0), settings3(), partial(vision.whole, half=None))
+    frames = torch.from_numpy(np.stack(frames))
     prepared = models.video.R3D_18_Weights.DEFAULT.transforms()(frames)
     np.testing.assert_allclose(loaded, prepared.numpy(), atol=1e-6)
     with torch.no_grad():
@@ -119,10 +121,6 @@ def test_a_network_of_videos_reads_the_whole_clip(tmp_path):
 
 def settings3() -> VideoFeatures:
     return VideoFeatures(kind="video", frames=3)
-
-
-def whole(frame: vision.VideoFrame) -> np.ndarray:
-    return vision.video.whole(frame, None, (255, 255, 255))
 
 
 def test_preprocessing_is_that_of_the_weights_named(tmp_path):

@@ -10,14 +10,17 @@ import av
 import numpy as np
 import polars as pl
 import pytest
+from av.stream import Disposition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from agm.cli import main
 from agm.compose import compose
-from agm.config.schema import Dataset, Split
+from agm.config.schema import Dataset, Split, VideoFeatures
 from agm.errors import AgmError
+from agm.extract import audio
+from agm.extract.video import load as pictures
 from agm.files import digest, read_json
 from agm.ingest.adapters import find, read
 from agm.ingest.clip import Clip
@@ -28,7 +31,7 @@ from agm.ingest.step import class_names
 from agm.source import Source
 from agm.tables import SPLITS
 from edits import edited
-from media import tone, write_image, write_video, write_wav
+from media import levels, tone, write_image, write_video, write_wav
 
 REPOSITORY = Path(__file__).parents[1]
 GROUPS = REPOSITORY / "params"
@@ -304,6 +307,122 @@ def test_usable_files(tmp_path):
     assert probe(Source(tmp_path / "appended.mp4"), "video") == probe(Source(clip), "video")
     (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbfcaf\xc3\xa9")
     assert probe(Source(tmp_path / "bom.txt"), "text").duration is None
+
+
+FIRST_PACKETS = {
+    "a.mp4": ("libx264", "yuv420p"),
+    "b.mp4": ("mpeg4", "yuv420p"),
+    "a.avi": ("mpeg4", "yuv420p"),
+    "b.avi": ("mjpeg", "yuvj420p"),
+    "a.webm": ("libvpx", "yuv420p"),
+    "b.webm": ("libvpx-vp9", "yuv420p"),
+    "a.flv": ("flv", "yuv420p"),
+    "a.wmv": ("wmv2", "yuv420p"),
+    "a.mov": ("prores", "yuv422p10le"),
+    "a.mkv": ("ffv1", "yuv420p"),
+    "a.ts": ("libx264", "yuv420p"),
+}
+
+
+def blank_first_packet(path: Path, stream: int) -> None:
+    """Overwrite a stream's first packet by zeros, or in MPEG-TS what of it lies in one packet of that format."""
+    with av.open(str(path)) as file:
+        first = bytes(next(each for each in file.demux(file.streams[stream]) if each.size))
+    content = bytearray(path.read_bytes())
+    place, size = content.index(first[:100]), 100 if path.suffix == ".ts" else len(first)
+    content[place : place + size] = bytes(size)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", FIRST_PACKETS)
+def test_a_damaged_first_packet_costs_its_own_frames_only(tmp_path, name):
+    codec, pixels = FIRST_PACKETS[name]
+    path = write_video(tmp_path / name, 40, rate=25, codec=codec, pixels=pixels, options={"g": "10"})
+    blank_first_packet(path, 0)
+    assert probe(Source(str(path)), "video").stream == 0
+    found = levels(pictures(Source(str(path), 0), VideoFeatures(kind="video", frames=8, size=16, channels=1)))
+    assert np.abs(np.array(found[2:]) - [12, 17, 22, 27, 32, 37]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "name, codec", [("a.m4a", "aac"), ("a.flac", "flac"), ("a.mka", "ac3"), ("a.mp3", "libmp3lame")]
+)
+def test_a_damaged_first_packet_of_sound_costs_its_own_samples_only(tmp_path, name, codec):
+    path, rate = tmp_path / name, 48000
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone(1000, 3.0, rate).astype(np.float32)[None], "flt", "mono")
+        frame.sample_rate = rate
+        for each in av.AudioResampler(stream.codec_context.format.name, "mono", rate).resample(frame):
+            file.mux(stream.encode(each))
+        file.mux(stream.encode())
+    blank_first_packet(path, 0)
+    assert probe(Source(str(path)), "audio").stream == 0
+    wave, _ = audio.mono(Source(str(path), 0), 5.0)
+    assert len(wave) / rate == pytest.approx(3.0, abs=0.15)
+    assert (np.abs(wave[rate // 4 : 2 * rate]).reshape(-1, 480).max(axis=1) > 0.3).all()
+
+
+def test_nothing_that_decodes_is_refused(tmp_path):
+    path = write_video(tmp_path / "a.mkv", 3, codec="ffv1", options={"g": "1"})
+    content = path.read_bytes()
+    with av.open(str(path)) as file:
+        for packet in file.demux(file.streams[0]):
+            content = content.replace(bytes(packet), bytes(packet.size)) if packet.size else content
+    path.write_bytes(content)
+    with pytest.raises(Unusable, match="nothing of it can be decoded"):
+        probe(Source(str(path)), "video")
+
+
+@pytest.mark.parametrize("offset", [0, 5000])
+def test_joined_recordings_last_as_long_as_all_of_them(tmp_path, offset):
+    parts = []
+    for number, frames in enumerate((40, 20)):
+        later = {"output_ts_offset": str(offset * number)}
+        parts.append(write_video(tmp_path / f"{number}.ts", frames, container=later).read_bytes())
+    (tmp_path / "a.ts").write_bytes(b"".join(parts))
+    found = probe(Source(str(tmp_path / "a.ts")), "video")
+    assert found.duration == pytest.approx(6.0, abs=0.01)
+    assert probe(Source(str(tmp_path / "a.ts"), start=5.0), "video").duration == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_stream_that_starts_late_ends_late(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 20, sound=tone(500, 5.0, 16000), holes=[(-1, 2.0)])
+    assert probe(Source(str(path)), "audio").duration == pytest.approx(5.0, abs=0.1)
+    assert probe(Source(str(path), start=4.0), "audio").duration == pytest.approx(1.0, abs=0.1)
+
+
+def tracks(path: Path, titles: list[str], flags: list[int] | None = None) -> Path:
+    """A file of one sound track for each title: a tone of 500 Hz, 1000 Hz, …"""
+    with av.open(str(path), "w") as file:
+        streams = [file.add_stream("aac", rate=16000, layout="mono") for _ in titles]
+        for number, (stream, title) in enumerate(zip(streams, titles, strict=True)):
+            stream.metadata["title" if path.suffix == ".mkv" else "handler_name"] = title
+            if flags:
+                stream.disposition = flags[number]
+        for number, stream in enumerate(streams):
+            sound = tone(500 * (number + 1), 1.0, 16000).astype(np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(sound, "fltp", "mono")
+            frame.sample_rate = 16000
+            file.mux([*stream.encode(frame), *stream.encode()])
+    return path
+
+
+@pytest.mark.parametrize(
+    "name, titles, flags, expected",
+    [
+        ("a.mkv", ["", ""], None, 0),
+        ("a.mkv", ["Director's commentary", ""], None, 1),
+        ("a.mkv", ["Commentary", "Audio description", "English"], None, 2),
+        ("a.mp4", ["Commentary by the cast", "English"], None, 1),
+        ("a.mkv", ["", ""], [Disposition.default | Disposition.comment, 0], 1),
+        ("a.mkv", ["", ""], [Disposition.visual_impaired, 0], 1),
+        ("a.mkv", ["", ""], [0, Disposition.default], 1),
+        ("a.mkv", ["Commentary"], None, 0),
+    ],
+)
+def test_a_track_about_the_clip_is_not_its_sound(tmp_path, name, titles, flags, expected):
+    assert probe(Source(str(tracks(tmp_path / name, titles, flags))), "audio").stream == expected
 
 
 def test_a_title_that_is_not_utf8_does_no_harm(tmp_path):

@@ -1,10 +1,12 @@
-"""Opening files and decoding what is sound in them: what probing and extraction share."""
+"""Opening files, and decoding what is sound in them on one clock: what probing and extraction share."""
 
 import math
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -33,6 +35,11 @@ CONTAINERS = (
     "nut,obu,ogg,oma,paf,qcp,rm,smjpeg,sox,swf,tak,truehd,tta,vc1,voc,vvc,w64,wav,webm,wtv,wv,xwma,yuv4mpegpipe,"
     "bmp_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe"
 )
+# Files whose times may jump where two recordings meet. In others a long pause is one: a page of slides, say.
+JUMPING = ("mpegts", "mpeg", "flv", "live_flv")
+# Seconds. Times that go back by less are out of order, and a shorter pause is a hole.
+BACK = 0.5
+JUMP = 10.0
 
 
 @contextmanager
@@ -116,6 +123,15 @@ def open_container(path: Path) -> InputContainer:
         raise Unusable(f"not a video or sound file, truncated or damaged: {told(error)}") from None
 
 
+@lru_cache(maxsize=256)
+def seconds(path: Path, index: int) -> float | None:
+    """How many seconds after its beginning a file's stream ends, by its packets; None where they do not tell."""
+    with open_container(path) as container:
+        stream = container.streams[index]
+        ends = [each.pts + (each.duration or 0) for each in packets(container, stream) if each.pts is not None]
+        return float(max(ends) * stream.time_base - origin(container)) if ends else None
+
+
 def told(error: Exception) -> str:
     """What a library says, without its numbers and paths."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -126,24 +142,115 @@ def opened(path: Path, index: int | None, kind: str) -> Iterator[tuple[InputCont
     """Open stream `index` of a container for decoding by one thread.
 
     Raises:
-        Unusable: when the file is no such container or the stream is not of `kind` ("video" or "audio").
+        Unusable: when the file is no such container, or the stream is not of `kind` ("video" or "audio") or cannot be
+            decoded.
     """
     with open_container(path) as found:
         if index is None or index >= len(found.streams) or found.streams[index].type != kind:
             raise Unusable(f"the file has no {kind} in stream {index}")
         stream = found.streams[index]
+        if stream.codec_context is None:
+            raise Unusable(f"there is no decoder for its {kind}")
         stream.codec_context.thread_count = 1
         yield found, stream
 
 
-def packets(container: InputContainer, stream: Stream) -> Iterator[Packet]:
-    """The stream's packets from the present position to the end, or to where the file breaks off."""
+class Recordings:
+    """Numbers the recordings that one stream of a file was joined from.
+
+    A new one begins where times of decoding, which ascend, go back or, in some formats, jump.
+    """
+
+    def __init__(self, container: InputContainer, stream: Stream) -> None:
+        self.current = 0
+        self._back = BACK / stream.time_base
+        self._jump = JUMP / stream.time_base if container.format.name in JUMPING else math.inf
+        self._last: int | None = None
+        self._least, self._most = -math.inf, math.inf
+
+    def number(self, packet: Packet) -> int:
+        """The number of the recording that the stream's next packet belongs to, from 0."""
+        time = packet.dts
+        if time is None or packet.is_discard:
+            return self.current
+        before = time if self._last is None else self._last
+        if not self._least <= time <= self._most:
+            self.current += 1
+            before = time
+        # Of the last two, because one alone may have a wrong time.
+        self._least, self._most = min(before, time) - self._back, max(before, time) + self._jump
+        self._last = time
+        return self.current
+
+
+def packets(container: InputContainer, stream: Stream, recordings: Recordings | None = None) -> Iterator[Packet]:
+    """The stream's packets from the present position to the end, or to where the file breaks off.
+
+    Their times are those of one clock: where a recording was put behind another one, and times go back or jump, the
+    second one follows the first. `recordings` counts them.
+    """
+    recordings = recordings or Recordings(container, stream)
+    for packet in _demuxed(container, [stream]):
+        if recordings.number(packet):
+            shift = _shifts(container.name, stream.index).get(recordings.current, 0)
+            if packet.pts is not None:
+                packet.pts += shift
+            if packet.dts is not None:
+                packet.dts += shift
+        yield packet
+
+
+def _demuxed(container: InputContainer, streams: list[Stream]) -> Iterator[Packet]:
     try:
-        yield from (packet for packet in container.demux(stream) if packet.size)
+        for packet in container.demux(*streams):
+            if packet.size:
+                yield packet
     except MemoryError:
         raise
     except av.FFmpegError:
         return
+
+
+@lru_cache(maxsize=256)
+def _shifts(path: str, index: int) -> dict[int, int]:
+    """What the times of each recording in a stream are to be moved by, in the stream's units, by its number.
+
+    Sound and picture that belong together are moved together: a recording begins where both have ended.
+    """
+    with open_container(Path(path)) as container:
+        stream = container.streams[index]
+        other = container.streams.best("audio" if stream.type == "video" else "video", related=stream)
+        spans = _spans(container, [stream] if other is None else [stream, other])
+    # Another stream that was not joined from as many recordings is no help.
+    joined = [each for each in spans if each.keys() == spans[0].keys()]
+    shifts: dict[int, int] = {}
+    end = None
+    for number in sorted(spans[0]):
+        first = min(each[number][0] for each in joined)
+        shift = Fraction(0) if end is None else end - first
+        shifts[number] = round(shift / stream.time_base)
+        end = max(each[number][1] for each in joined) + shift
+    return shifts
+
+
+def _spans(container: InputContainer, streams: list[Stream]) -> list[dict[int, tuple[Fraction, Fraction]]]:
+    """When the recordings of each stream begin and end, in seconds, by their numbers."""
+    recordings = {each.index: Recordings(container, each) for each in streams}
+    spans: dict[int, dict[int, tuple[Fraction, Fraction]]] = {each.index: {} for each in streams}
+    for packet in _demuxed(container, streams):
+        number = recordings[packet.stream_index].number(packet)
+        if packet.pts is None or packet.is_discard:
+            continue
+        begin = packet.pts * packet.time_base
+        end = begin + (packet.duration or 0) * packet.time_base
+        first, last = spans[packet.stream_index].get(number, (begin, end))
+        spans[packet.stream_index][number] = min(first, begin), max(last, end)
+    return list(spans.values())
+
+
+def origin(container: InputContainer) -> Fraction:
+    """The time in seconds at which a file begins: 0 of all its streams and of the pieces that annotations name."""
+    return Fraction(container.start_time or 0, av.time_base)
 
 
 def decoded(container: InputContainer, stream: Stream) -> Iterator[Frame]:

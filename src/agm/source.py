@@ -17,9 +17,9 @@ class Source:
         stream: index of the stream in a video or sound file; known after the file was probed.
         member: which part of a file that holds many clips (`agm.packed`): the row of an array in a .npy file, a path
             of keys in an HDF5 file or a pickle.
-        start: seconds at which the clip begins in the file; None at its beginning.
-        end: seconds at which the clip ends in the file; None at its end.
-        half: "left" or "right": the half of the picture that shows the clip; None for all of it.
+        start: seconds at which the clip begins, from the beginning of the file's earliest stream; None there.
+        end: seconds at which the clip ends, counted likewise; None at the file's end.
+        half: "left" or "right": the half of the picture, as it is shown, that shows the clip; None for all of it.
         text: the text, where the annotations hold it.
     """
 

@@ -1,9 +1,10 @@
 """Sound to a log spectrogram or log mel spectrogram, float32 [1, bins, time]."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cache
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,23 @@ from torchaudio import functional, transforms
 
 from agm import limits
 from agm.config.schema import AudioFeatures
-from agm.media import Unusable, decoded, opened, packets, samples
+from agm.media import Unusable, decoded, opened, origin, packets, samples
 from agm.source import Source
 from agm.tensors import Feature
 
 # Sound decoded beyond the length that is kept, so that the resampling filter sees what follows.
 MARGIN_SECONDS = 1.0
+# Seconds by which sound may be off its stated time: nobody sees it, and containers round times.
+LIP_SYNC = 0.04
+# One in so many frames, or so few in all, may begin elsewhere than where the one before it ended.
+FEW, FEWEST = 20, 3
+
+Mono = tuple[np.ndarray, int]
+Placed = tuple[int, AudioFrame]
+
+
+class NoClock(Exception):
+    """The times that a file states for its sound are none."""
 
 
 def feature(settings: AudioFeatures) -> Feature:
@@ -68,36 +80,84 @@ def _length(settings: AudioFeatures) -> int:
 def mono(source: Source, seconds: float) -> tuple[np.ndarray, int]:
     """The first `seconds` of the clip's sound, the mean of its channels: float32 [samples], and its samples a second.
 
+    Every sample is where its time says, counted from the beginning of the file as for pictures: where there is none, it
+    is silent.
+
     Raises:
         Unusable: when there is no sound, or the clip is too long.
     """
-    pieces: list[np.ndarray] = []
+    try:
+        return _mono(source, seconds, _placed)
+    except NoClock:
+        return _mono(source, seconds, _one_after_another)
+
+
+def _mono(source: Source, seconds: float, place: Callable[..., Iterator[Placed]]) -> Mono:
     start = source.start or 0.0
     end = min(start + seconds, source.end or math.inf)
-    rate = count = before = 0
+    pieces: list[tuple[int, np.ndarray]] = []
+    rate = last = 0
     with opened(Path(source.path), source.stream, "audio") as (container, stream):
-        for frame in decoded(container, stream):
+        frames = decoded(container, stream)
+        for first, frame in place(frames, float(stream.time_base), float(origin(container))):
             # The decoder knows better than the header, which may give half the rate.
             rate = rate or frame.sample_rate
             if frame.sample_rate != rate:
                 raise Unusable(f"the sound changes its sample rate from {rate} to {frame.sample_rate} Hz")
-            count += frame.samples
-            if count <= round(start * rate):  # not kept: a piece may begin hours into the file
-                before = count
-                continue
-            pieces.append(_mean(frame))
-            if count >= end * rate:
+            last = first + frame.samples
+            if last > start * rate:  # others are not kept: a piece may begin hours into the file
+                pieces.append((first, _mean(frame)))
+            if last >= end * rate:
                 break
         if source.end is None:
-            _check_length(container, stream, count / rate - start if rate else 0.0)
-    if not count:
+            _check_length(container, stream, last / rate - start if rate else 0.0)
+    if not rate:
         raise Unusable("no sound can be decoded")
-    wave = np.concatenate([np.empty(0, np.float32), *pieces])
-    if source.start is not None or source.end is not None:
-        wave = wave[round(start * rate) - before : round(end * rate) - before]
-        if not len(wave):
-            raise Unusable(f"the sound ends after {count / rate:g} s, before the clip begins ({start:g} s)")
+    wave = _cut(pieces, round(start * rate), min(round(end * rate), last))
+    if not len(wave):
+        raise Unusable(f"the sound ends after {last / rate:g} s, before the clip begins ({start:g} s)")
     return wave, rate
+
+
+def _placed(frames: Iterator[AudioFrame], unit: float, began: float) -> Iterator[Placed]:
+    """Each frame and the place of its first sample. The frames' times are in units of `unit` seconds, and the file
+    `began` at that second.
+
+    A frame follows the one before it, unless its time differs and the next frame's agrees with it.
+
+    Raises:
+        NoClock: when more than a few differ.
+    """
+    place = differing = 0
+    timed = ((frame, None if frame.pts is None else frame.pts * unit - began) for frame in frames)
+    for number, ((frame, time), (_, after)) in enumerate(pairwise(chain(timed, [(None, None)])), 1):
+        rate = frame.sample_rate
+        if time is not None and abs(time - place / rate) > LIP_SYNC:
+            differing += 1
+            if differing > FEWEST and differing * FEW > number:
+                raise NoClock
+            agrees = number == 1 if after is None else abs(after - time - frame.samples / rate) <= LIP_SYNC
+            if agrees:
+                place = round(time * rate)
+        yield place, frame
+        place += frame.samples
+
+
+def _one_after_another(frames: Iterator[AudioFrame], unit: float, began: float) -> Iterator[Placed]:
+    place = 0
+    for frame in frames:
+        yield place, frame
+        place += frame.samples
+
+
+def _cut(pieces: list[tuple[int, np.ndarray]], first: int, last: int) -> np.ndarray:
+    """The samples from `first` to `last` of sounds that begin at different places, and silence between."""
+    wave = np.zeros(max(0, last - first), np.float32)
+    for place, sound in pieces:
+        sound = sound[max(0, first - place) :]
+        room = wave[max(0, place - first) :]
+        room[: len(sound)] = sound[: len(room)]
+    return wave
 
 
 def _check_length(container: InputContainer, stream: Stream, decoded: float) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from agm.config.schema import FlowFeatures
 from agm.extract import video
+from agm.extract.picture import picture
 from agm.media import Unusable
 from agm.source import Source
 from agm.tensors import Feature
@@ -41,16 +42,12 @@ def runs(source: Source, settings: FlowFeatures, channels: int) -> np.ndarray:
     Raises:
         Unusable: when the clip has fewer than two frames.
     """
-    times = video.scan(source)
-    if len(times.frames) < 2:
-        raise Unusable("the clip has a single frame, and optical flow is between two")
-    places = [_run(start, settings.stack, len(times.frames)) for start in _positions(times, settings)]
-    needed = sorted(set().union(*places))
     about = {"half": source.half, "size": settings.size, "background": settings.background}
-    draw = partial(video.picture, channels=channels, **about)
-    pictures = video.pictures(source, times, [times.frames[number] for number in needed], draw)
-    drawn = dict(zip(needed, pictures, strict=True))
-    return np.stack([np.stack([drawn[number] for number in run]) for run in places])
+    draw = partial(picture, channels=channels, **about)
+    times, pictures = video.taken(source, partial(_needed, settings=settings), draw)
+    drawn = dict(zip(_needed(times, settings), pictures, strict=True))
+    places = _places(times, settings)
+    return np.stack([np.stack([drawn[time] for time in run]) for run in places])
 
 
 def dense_inverse_search(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -66,11 +63,25 @@ def stored(fields: np.ndarray, settings: FlowFeatures) -> np.ndarray:
     return np.rint(cut * (127.5 / settings.bound) + 127.5).astype(np.uint8).reshape(feature(settings).shape)
 
 
+def _needed(times: video.Times, settings: FlowFeatures) -> list[int]:
+    """The times of all frames that the flow is taken between, ascending."""
+    return sorted(set().union(*_places(times, settings)))
+
+
+def _places(times: video.Times, settings: FlowFeatures) -> list[list[int]]:
+    """For each position the times of the successive frames."""
+    if len(times.frames) < 2:
+        raise Unusable("the clip has a single frame, and optical flow is between two")
+    runs = [_run(start, settings.stack, len(times.frames)) for start in _positions(times, settings)]
+    return [[times.frames[number] for number in run] for run in runs]
+
+
 def _positions(times: video.Times, settings: FlowFeatures) -> list[int]:
     """The frames at which the flow is taken; not the last one, from which nothing moves on."""
     frames = times.frames[:-1]
     numbers = {time: number for number, time in enumerate(frames)}
-    return [numbers[time] for time in video.wanted(replace(times, frames=frames), settings)]
+    moving = replace(times, frames=frames, end=min(times.end, times.frames[-1]))
+    return [numbers[time] for time in video.wanted(moving, settings)]
 
 
 def _run(position: int, stack: int, count: int) -> list[int]:

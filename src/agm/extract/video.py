@@ -1,36 +1,47 @@
 """Video to uint8 [frames, channels, size, size].
 
-Frames are chosen by their presentation times, which are read from the packets of the stream: the number of frames in
-a container's header is 0 or one too many often enough. Only chosen frames are scaled and kept.
+Frames are chosen by the times at which they are shown, which are read from the packets of the stream: the number of
+frames in a container's header is 0 or one too many often enough, and their rate may vary. Only chosen frames are scaled
+and kept.
 """
 
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from fractions import Fraction
-from functools import lru_cache, partial
-from itertools import chain, pairwise
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
+import av
 import numpy as np
 from av.container import InputContainer
-from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from agm import limits
-from agm.config.schema import FlowFeatures, VideoFeatures
-from agm.media import Unusable, decoded, opened, packets
-from agm.pixels import opaque_frame
+from agm.config.schema import VideoFeatures
+from agm.extract.picture import picture, pixel_aspect
+from agm.extract.times import Times, recount, scan, wanted
+from agm.media import Unusable, decoded, opened
 from agm.source import Source
 from agm.tensors import Feature
 
-T = TypeVar("T", Packet, VideoFrame)
-Timed = tuple[int, VideoFrame]
-# No camera of a data set is faster: with it the limit of seconds is one of frames too, whatever times a file tells.
-FASTEST = 1000
+# Makes an array of a frame and the width of its pixels, their height being 1.
+Draw = Callable[[VideoFrame, Fraction], np.ndarray]
+
+
+class OutOfOrder(Exception):
+    """The frames come in another order than the times of their packets say."""
+
+
+class Timed(NamedTuple):
+    """A decoded frame, the time at which it is shown, and the width of its pixels, their height being 1."""
+
+    time: int
+    frame: VideoFrame
+    aspect: Fraction
 
 
 def feature(settings: VideoFeatures) -> Feature:
@@ -38,152 +49,57 @@ def feature(settings: VideoFeatures) -> Feature:
     return Feature("video", "uint8", (settings.frames, settings.channels, settings.size, settings.size))
 
 
-@dataclass(frozen=True)
-class Times:
-    """When the frames of a stream are shown, in units of `base` seconds.
-
-    Attributes:
-        frames: times of all frames, ascending.
-        keys: times of the key frames, from which decoding can start; empty where that is not known.
-        numbered: whether the times were counted, the container's own being absent or wrong.
-    """
-
-    frames: list[int]
-    keys: list[int]
-    base: Fraction
-    numbered: bool
-
-
 def load(source: Source, settings: VideoFeatures) -> np.ndarray:
     """Decode the frames that `settings` ask for, of the piece of the file and of the picture that the clip is.
 
-    Without `rate`, the clip is cut into `frames` equal pieces and the middle frame of each is taken. With it, the
-    frames shown at 0, 1/rate, 2/rate, … seconds are taken, and the last one is repeated where the clip is
-    shorter.
+    Without `rate`, the time from the clip's first frame to its end is cut into `frames` equal pieces, and the frame
+    that is shown in the middle of each is taken. With it, the frames shown at 0, 1/rate, 2/rate, … seconds of the
+    clip are taken, and the last one is repeated where the clip is shorter.
 
     Raises:
         Unusable: when no frame can be decoded, or the clip is too long or its pictures too large.
     """
-    return np.stack(chosen(source, settings, partial(_picture, source=source, settings=settings)))
+    about = {"half": source.half, "size": settings.size, "background": settings.background}
+    draw = partial(picture, channels=settings.channels, **about)
+    return np.stack(chosen(source, settings, draw))
 
 
-def chosen(source: Source, settings: VideoFeatures, draw: Callable[[VideoFrame], np.ndarray]) -> list[np.ndarray]:
+def chosen(source: Source, settings: VideoFeatures, draw: Draw) -> list[np.ndarray]:
     """What `draw` makes of the frames that `settings` ask for.
 
     Raises:
         Unusable: when no frame can be decoded.
     """
-    times = scan(source)
-    return pictures(source, times, wanted(times, settings), draw)
+    return taken(source, partial(wanted, settings=settings), draw)[1]
 
 
-def pictures(
-    source: Source, times: Times, wanted: list[int], draw: Callable[[VideoFrame], np.ndarray]
-) -> list[np.ndarray]:
-    """What `draw` makes of the frames at the ascending times `wanted`; of a frame that comes several times, once.
+def taken(source: Source, choose: Callable[[Times], list[int]], draw: Draw) -> tuple[Times, list[np.ndarray]]:
+    """When the clip's frames are shown, and what `draw` makes of those at the ascending times that `choose` returns;
+    of a frame that comes several times, once.
 
     Raises:
         Unusable: when no frame can be decoded.
     """
+    times = scan(source)
+    try:
+        return times, _pictures(source, times, choose(times), draw)
+    except OutOfOrder:
+        times = recount(source)
+        return times, _pictures(source, times, choose(times), draw)
+
+
+def _pictures(source: Source, times: Times, wanted: list[int], draw: Draw) -> list[np.ndarray]:
     path, stream = Path(source.path), source.stream
     if _is_sparse(wanted, times.keys):
-        found, drawn = _drawn(_by_seeking(path, stream, wanted, times.keys), draw)
-        if found == wanted:
-            return drawn
+        with suppress(OutOfOrder):
+            found, drawn = _drawn(_by_seeking(path, stream, wanted, times.keys), draw)
+            if found == wanted:
+                return drawn
     # Not worth it, or the container could not seek exactly: decode everything in order.
-    _, drawn = _drawn(_in_order(path, stream, wanted, times.numbered), draw)
+    _, drawn = _drawn(_in_order(path, stream, wanted, times.counted), draw)
     if not drawn:
         raise Unusable("no frame of the video can be decoded")
     return drawn
-
-
-def scan(source: Source) -> Times:
-    """When the clip's frames are shown.
-
-    Raises:
-        Unusable: when no frame of it can be decoded, the file ends before it begins, or the clip is too long.
-    """
-    if source.start is None and source.end is None:
-        return _scan(Path(source.path), source.stream, limits.most("seconds"))
-    times = _scan_shared(Path(source.path), source.stream)
-    # As the container counts: its first frame is at 0 seconds, or nearly.
-    start = (source.start or 0.0) / times.base
-    frames = [time for time in times.frames if time >= start and (source.end is None or time < source.end / times.base)]
-    if not frames:
-        raise Unusable(f"the video has no frame between {source.start or 0:g} and {source.end or math.inf:g} s")
-    limits.check("seconds", float((frames[-1] - frames[0]) * times.base), "the clip lasts {} s")
-    return replace(times, frames=frames)
-
-
-def _scan(path: Path, index: int | None, seconds: float = math.inf) -> Times:
-    """Find the times from the packets, which is cheap, or where these do not tell them by decoding once.
-
-    Raises:
-        Unusable: when no frame can be decoded, or they go on for more than `seconds`.
-    """
-    with opened(path, index, "video") as (container, stream):
-        # Packets before the start of an edit list are marked as discarded: they decode, but are not shown.
-        found = (each for each in packets(container, stream) if not each.is_discard)
-        shown = [(each.pts, each.is_keyframe) for each in _timely(found, stream, seconds)]
-        frames = [time for time, _ in shown]
-        # Old containers number the packets of reordered frames as these are stored, not as they are shown.
-        if frames and None not in frames and not (stream.codec_context.has_b_frames and _ascend(frames)):
-            keys = sorted({time for time, key in shown if key})
-            return Times(sorted(set(frames)), keys, stream.time_base, numbered=False)
-    return _count(path, index, seconds)
-
-
-# Of a file with many clips, which come in any order: reading a long one through for each would take hours.
-_scan_shared = lru_cache(maxsize=256)(_scan)
-
-
-def _count(path: Path, index: int | None, seconds: float) -> Times:
-    with opened(path, index, "video") as (container, stream):
-        frames = [frame.pts for frame in _timely(decoded(container, stream), stream, seconds)]
-        if not frames:
-            raise Unusable("no frame of the video can be decoded")
-        if None not in frames and _ascend(frames):
-            return Times(frames, [], stream.time_base, numbered=False)
-        step = _step(stream)
-        return Times([round(number * step) for number in range(len(frames))], [], stream.time_base, numbered=True)
-
-
-def _timely(found: Iterable[T], stream: VideoStream, seconds: float) -> Iterator[T]:
-    """The packets or frames `found`, up to where they have gone on for more than `seconds`: there it ends in
-    `Unusable`, before the rest of a long file is read."""
-    step, longest, first = _step(stream), seconds / stream.time_base, None
-    for number, each in enumerate(found):
-        time = round(number * step) if each.pts is None else each.pts
-        first = time if first is None else first
-        if abs(time - first) > longest:
-            limits.check("seconds", float(abs(time - first) * stream.time_base), "the clip lasts {} s or more")
-        if number > FASTEST * seconds:
-            frames = f"{FASTEST:,} frames a second"
-            raise Unusable(f"the clip has more than {frames} of dataset.limits.seconds = {seconds:g}")
-        yield each
-
-
-def _ascend(times: list[int]) -> bool:
-    return all(before < after for before, after in pairwise(times))
-
-
-def _step(stream: VideoStream) -> Fraction:
-    """Time between two frames, in units of the stream's time base."""
-    return 1 / ((stream.average_rate or stream.guessed_rate or 25) * stream.time_base)
-
-
-def wanted(times: Times, settings: VideoFeatures | FlowFeatures) -> list[int]:
-    """The times of the frames to take, ascending."""
-    frames, count = times.frames, settings.frames
-    if settings.rate is None:
-        return [frames[(2 * number + 1) * len(frames) // (2 * count)] for number in range(count)]
-    step = 1 / (Fraction(settings.rate) * times.base)
-    return [_closest(frames, frames[0] + number * step) for number in range(count)]
-
-
-def _closest(times: list[int], time: Fraction) -> int:
-    place = bisect_left(times, time)
-    return min(times[max(0, place - 1) : place + 1], key=lambda each: abs(each - time))
 
 
 def _key_before(time: int, keys: list[int]) -> int | None:
@@ -201,26 +117,37 @@ def _by_seeking(path: Path, index: int | None, wanted: list[int], keys: list[int
     """The frames at `wanted`, decoding only from the key frame before each; fewer where seeking is not exact."""
     with opened(path, index, "video") as (container, stream):
         for key in sorted({_key_before(time, keys) for time in wanted}):
-            container.seek(key, stream=stream)
-            frames = _timed(container, stream, numbered=False)
+            try:
+                container.seek(key, stream=stream)
+            except av.FFmpegError:  # the container cannot
+                return
+            frames = _timed(container, stream, None)
             first = next(frames, None)
-            if first is None or first[0] != key:
+            if first is None or first.time != key:
                 return
             yield from _nearest(chain([first], frames), [time for time in wanted if _key_before(time, keys) == key])
 
 
-def _in_order(path: Path, index: int | None, wanted: list[int], numbered: bool) -> Iterator[Timed]:
+def _in_order(path: Path, index: int | None, wanted: list[int], counted: list[int] | None) -> Iterator[Timed]:
     with opened(path, index, "video") as (container, stream):
-        yield from _nearest(_timed(container, stream, numbered), wanted)
+        yield from _nearest(_timed(container, stream, counted), wanted)
 
 
-def _timed(container: InputContainer, stream: VideoStream, numbered: bool) -> Iterator[Timed]:
-    """Decoded frames with their times."""
-    step = _step(stream)
+def _timed(container: InputContainer, stream: VideoStream, counted: list[int] | None) -> Iterator[Timed]:
+    """Decoded frames with their times: their own, or those that were `counted` from the first one on.
+
+    Raises:
+        OutOfOrder: when their own times go back.
+    """
+    aspect, latest = pixel_aspect(stream.sample_aspect_ratio), -math.inf
     for number, frame in enumerate(decoded(container, stream)):
-        time = round(number * step) if numbered else frame.pts
-        if time is not None:
-            yield time, frame
+        time = frame.pts if counted is None else counted[number]
+        if time is None:
+            continue
+        if time < latest:
+            raise OutOfOrder
+        latest = time
+        yield Timed(time, frame, aspect)
 
 
 def _nearest(frames: Iterable[Timed], wanted: list[int]) -> Iterator[Timed]:
@@ -228,8 +155,8 @@ def _nearest(frames: Iterable[Timed], wanted: list[int]) -> Iterator[Timed]:
     before: Timed | None = None
     done = 0
     for now in frames:
-        while done < len(wanted) and now[0] >= wanted[done]:
-            earlier = before is not None and wanted[done] - before[0] < now[0] - wanted[done]
+        while done < len(wanted) and now.time >= wanted[done]:
+            earlier = before is not None and wanted[done] - before.time < now.time - wanted[done]
             yield before if earlier else now
             done += 1
         if done == len(wanted):
@@ -239,50 +166,12 @@ def _nearest(frames: Iterable[Timed], wanted: list[int]) -> Iterator[Timed]:
         yield from [before] * (len(wanted) - done)
 
 
-def _drawn(frames: Iterable[Timed], draw: Callable[[VideoFrame], np.ndarray]) -> tuple[list[int], list[np.ndarray]]:
+def _drawn(frames: Iterable[Timed], draw: Draw) -> tuple[list[int], list[np.ndarray]]:
     """Times and pictures of `frames`; a frame that comes several times is drawn once."""
     times: list[int] = []
     drawn: list[np.ndarray] = []
-    for time, frame in frames:
+    for time, frame, aspect in frames:
         repeated = bool(times) and times[-1] == time
-        drawn.append(drawn[-1] if repeated else draw(frame))
+        drawn.append(drawn[-1] if repeated else draw(frame, aspect))
         times.append(time)
     return times, drawn
-
-
-def _picture(frame: VideoFrame, source: Source, settings: VideoFeatures) -> np.ndarray:
-    """uint8 [channels, size, size]."""
-    return picture(frame, source.half, settings.size, settings.channels, settings.background)
-
-
-def picture(frame: VideoFrame, half: str | None, size: int, channels: int, background: Sequence[int]) -> np.ndarray:
-    """Put the picture on the background, take that half of it, scale the short side to `size`, turn upright and crop
-    the centre: uint8 [channels, size, size]."""
-    width = frame.width // 2 if half else frame.width
-    limits.check_picture(width, frame.height, "video", size)
-    short = min(width, frame.height)
-    shown = opaque_frame(frame, background)
-    pixels = shown.reformat(
-        width=max(size, round(width * size / short)) * (2 if half else 1),
-        height=max(size, round(frame.height * size / short)),
-        format="rgb24" if channels == 3 else "gray",
-        interpolation="AREA" if size < short else "BICUBIC",
-        threads=1,
-    ).to_ndarray()
-    pixels = _upright(pixels.reshape(*pixels.shape[:2], channels), frame, half)
-    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
-    return np.moveaxis(pixels[top : top + size, left : left + size], 2, 0)
-
-
-def whole(frame: VideoFrame, half: str | None, background: Sequence[int]) -> np.ndarray:
-    """All of that half of the picture in its full size, on the background and turned upright: uint8 [3, height,
-    width]."""
-    return np.moveaxis(_upright(opaque_frame(frame, background).to_ndarray(format="rgb24"), frame, half), 2, 0)
-
-
-def _upright(pixels: np.ndarray, frame: VideoFrame, half: str | None) -> np.ndarray:
-    """That half of [height, width, channels], as the camera says that it is turned."""
-    if half:
-        middle = pixels.shape[1] // 2
-        pixels = pixels[:, :middle] if half == "left" else pixels[:, middle:]
-    return np.rot90(pixels, round(frame.rotation / 90))

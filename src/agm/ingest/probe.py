@@ -1,9 +1,12 @@
 """Can this file be used? Which of its streams, and how long is it?
 
-The answer costs the header and a few frames, or a moment of sound: a file's size does not matter, unless it shows
-nothing (`agm.ingest.flaws`). What a probe cannot see, damage further on, is found when the features are extracted.
+The answer costs the header and the first frame, or the first packet of sound: a file's size does not matter, except
+for formats whose headers do not tell how long they are (`media.JUMPING`), of which all packets are read, and for files
+that show nothing (`agm.ingest.flaws`). What a probe cannot see, damage further on, is found when the features are
+extracted.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -21,11 +24,36 @@ from agm import limits
 from agm.config.schema import Flaw, Limits
 from agm.ingest.clip import Clip
 from agm.ingest.flaws import SAYS, flaw
-from agm.media import IMAGE_FORMATS, Unusable, open_container, opened_array, opened_image, told, warnings_named
+from agm.media import (
+    IMAGE_FORMATS,
+    JUMPING,
+    Unusable,
+    decoded,
+    open_container,
+    opened_array,
+    opened_image,
+    origin,
+    seconds,
+    told,
+    warnings_named,
+)
 from agm.source import Source
 
 TIFF = (b"II*\0", b"MM\0*")
 """How such a file begins."""
+COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
+ASIDE = (
+    Disposition.comment
+    | Disposition.descriptions
+    | Disposition.visual_impaired
+    | Disposition.hearing_impaired
+    | Disposition.karaoke
+    | Disposition.lyrics
+    | Disposition.clean_effects
+    | Disposition.non_diegetic
+    | Disposition.dependent
+)
+ASIDE_NAMES = re.compile("comment(s|ary)|description|descriptive", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -34,7 +62,7 @@ class Media:
 
     Attributes:
         stream: index of the stream in its container, for video and audio.
-        duration: of that stream in seconds, where the container knows it.
+        duration: seconds from the beginning of the file to the end of that stream, where the container knows it.
         flaw: what it shows although it can be decoded (`agm.ingest.flaws`); None for nearly all.
         digest: of a text: equal for texts that differ in case and spaces alone.
     """
@@ -128,8 +156,8 @@ def _timed(kind: str, path: Path, size: int) -> Media:
         raise Unusable(f"truncated: the file ends at least {missing:,} bytes too early")
     with open_container(path) as file:
         holds = "video" if file.streams.video else "file"
-        stream = file.streams.best(kind)
-        if stream is None or stream.disposition & Disposition.attached_pic:
+        stream = _main(file, kind)
+        if stream is None:
             raise Unusable(f"the {holds} has no {'sound' if kind == 'audio' else 'picture'}")
         if stream.codec_context is None:
             raise Unusable(f"there is no decoder for its {kind}")
@@ -137,13 +165,10 @@ def _timed(kind: str, path: Path, size: int) -> Media:
         if kind == "video":
             _check_transparency(stream)
             limits.check_picture(stream.width, stream.height, kind)
-        first = next(file.decode(stream), None)
-        if first is None:
-            raise Unusable(f"the {kind} stream is empty")
-        if kind == "video":
-            limits.check_picture(first.width, first.height, kind)
+        if next(decoded(file, stream), None) is None:
+            raise Unusable(f"the {kind} stream is empty, or nothing of it can be decoded")
         # Inside the block: a stream of a closed container is a dangling pointer.
-        return Media(stream.index, _duration(file, stream))
+        return Media(stream.index, _duration(path, file, stream))
 
 
 def _check_transparency(stream: VideoStream) -> None:
@@ -152,16 +177,33 @@ def _check_transparency(stream: VideoStream) -> None:
         raise Unusable(f"the transparency of its {stream.codec_context.name} video cannot be decoded: save it without")
 
 
-def _duration(file: InputContainer, stream: Stream) -> float | None:
-    if stream.duration is not None:
-        seconds = float(stream.duration * stream.time_base)
+def _main(file: InputContainer, kind: str) -> Stream | None:
+    """The stream that is the clip itself: neither a cover, nor a track about it or for some only."""
+    best = file.streams.best(kind)
+    streams = [each for each in getattr(file.streams, kind) if not each.disposition & COVERS]
+
+    def rank(stream: Stream) -> tuple[bool, ...]:
+        name = " ".join(stream.metadata.get(key, "") for key in ("title", "handler_name"))
+        aside = bool(stream.disposition & ASIDE) or ASIDE_NAMES.search(name) is not None
+        default = bool(stream.disposition & Disposition.default)
+        return stream.codec_context is not None, not aside, stream.index == best.index, default
+
+    return max(streams, key=rank, default=None)
+
+
+def _duration(path: Path, file: InputContainer, stream: Stream) -> float | None:
+    if file.format.name in JUMPING:
+        found = seconds(path, stream.index)
+    elif stream.duration is not None:
+        late = (stream.start_time or 0) * stream.time_base - origin(file)
+        found = float(stream.duration * stream.time_base + max(late, 0)) if stream.duration > 0 else 0.0
     elif file.duration is not None:
-        seconds = file.duration / av.time_base
+        found = file.duration / av.time_base
     else:
-        return None
-    if seconds <= 0:
-        raise Unusable(f"the {stream.type} lasts {seconds:g} s")
-    return seconds
+        found = None
+    if found is not None and found <= 0:
+        raise Unusable(f"the {stream.type} lasts {found:g} s")
+    return found
 
 
 def _missing_bytes(path: Path, size: int) -> int:

@@ -164,7 +164,7 @@ class VideoFeatures(FeaturesBlock):
     frames: Positive = 8
     """Frames kept of every clip."""
     rate: PositiveFloat | None = None
-    """Frames per second to sample; null spaces the frames evenly over the clip."""
+    """Frames per second to sample; null spaces the frames evenly over the clip's time."""
     size: Positive = 224
     """The short side is scaled to this, then the centre is cropped to a square."""
     channels: Literal[1, 3] = 3
@@ -186,7 +186,7 @@ class FlowFeatures(FeaturesBlock):
     frames: Positive = 8
     """Positions in every clip at which the flow is taken."""
     rate: PositiveFloat | None = None
-    """Positions per second; null spaces them evenly over the clip."""
+    """Positions per second; null spaces them evenly over the clip's time."""
     stack: Positive = 1
     """Successive flow fields at each position. Each has two channels, to the right and downwards."""
     size: Annotated[int, Field(ge=12)] = 224

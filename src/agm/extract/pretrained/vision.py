@@ -5,6 +5,7 @@ transformation that torchvision publishes with the weights, at their full size.
 """
 
 import re
+from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torchvision.models import WeightsEnum
 from agm.config.schema import FrozenVision, ImageFeatures, VideoFeatures
 from agm.errors import AgmError
 from agm.extract import image, video
+from agm.extract.picture import whole
 from agm.extract.pretrained import weights
 from agm.source import Source
 
@@ -74,7 +76,7 @@ def load_image(source: Source, settings: ImageFeatures) -> np.ndarray:
 def load_video(source: Source, settings: VideoFeatures) -> np.ndarray:
     """The clip's chosen frames as the network wants them, float32 [T, 3, height, width], for one of videos
     [3, T, height, width]."""
-    frames = video.chosen(source, settings, partial(_frame, source=source, settings=settings))
+    frames = video.chosen(source, settings, partial(_frame, half=source.half, settings=settings))
     return _together(frames, settings.frozen)
 
 
@@ -88,8 +90,8 @@ def _together(frames: list[np.ndarray], settings: FrozenVision) -> np.ndarray:
     return np.concatenate(frames, axis=1 if settings.model in _names(models.video) else 0)
 
 
-def _frame(frame: VideoFrame, source: Source, settings: VideoFeatures) -> np.ndarray:
-    return _prepared(video.whole(frame, source.half, settings.background), settings.frozen)
+def _frame(frame: VideoFrame, aspect: Fraction, half: str | None, settings: VideoFeatures) -> np.ndarray:
+    return _prepared(whole(frame, aspect, half, settings.background), settings.frozen)
 
 
 def _prepared(pixels: np.ndarray, settings: FrozenVision) -> np.ndarray:
