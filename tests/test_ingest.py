@@ -83,7 +83,7 @@ GOOD = "a,train,0,a.txt\nb,val,1,a.txt\nc,test,2,a.txt\n"
         (f"{'x' * 300},train,0,a.txt\n", "is not fit for a file name"),
         ("d,train,,a.txt\n", "row 5: label is empty"),
         ("d,train,1.5,a.txt\n", "row 5: label '1.5' is neither an integer nor a name"),
-        ("d,train,nan,a.txt\n", "row 5: label 'nan' is neither an integer nor a name"),
+        ("d,train,nan,a.txt\n", "row 5: label is 'nan', which means a missing value"),
         ("d,train,seven,a.txt\n", "row 5: label 'seven' is a name, but that of row 2 is an integer"),
         ("d,train,0,b.txt\n", "row 5: text: file not found: b.txt"),
         ("d,train,0,a.txt/b\n", "row 5: text: file not found: a.txt/b"),

@@ -179,7 +179,7 @@ def _counts(dataset: Dataset, card: Card | None, clips: Sequence[Clip], files: M
     lines = ["  ".join(cell.rjust(10) for cell in row) for row in rows]
     if lost:
         lines.append(f"{len(lost):,} of {len(files):,} files are not there, the first: {lost[0]}")
-    lines += adapters.differences(dataset, clips)
+    lines += [*adapters.differences(dataset, clips), *adapters.spellings(dataset, clips)]
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ from agm.config.schema import Dataset
 from agm.errors import AgmError
 from agm.files import checksums, digest, read_json, write_parquet
 from agm.graph import Job
-from agm.ingest.adapters import differences, find, read
+from agm.ingest.adapters import differences, find, read, spellings
 from agm.ingest.clip import Clip, refuse
 from agm.ingest.table import FIX
 from agm.progress import say, track
@@ -61,7 +61,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     for target, table in zip(job.outputs, (_table(clips, dataset), listing), strict=True):
         write_parquet(target, table)
     missing = listing["size"].null_count()
-    notes = differences(dataset, clips)
+    notes = [*differences(dataset, clips), *spellings(dataset, clips)]
     for line in (*notes, f"list: {len(clips)} clips, {len(files)} files, {missing} of them not there"):
         say(line)
     return {

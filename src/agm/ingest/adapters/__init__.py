@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agm.config.schema import Dataset
 from agm.errors import AgmError
+from agm.ingest.cell import look_alikes
 from agm.ingest.chosen import disjoint, of_classes
 from agm.ingest.clip import Adapter, Clip
 from agm.tables import SPLITS
@@ -48,3 +49,11 @@ def differences(dataset: Dataset, clips: Sequence[Clip]) -> list[str]:
         for split in SPLITS
         if split in official and found[split] != official[split]
     ]
+
+
+def spellings(dataset: Dataset, clips: Sequence[Clip]) -> list[str]:
+    """Classes, and groups, that look alike and yet count as different ones."""
+    card = find(dataset.adapter).card
+    group = (card and card.group) or dataset.group or "group"
+    groups = [clip.group for clip in clips if clip.group is not None]
+    return [*look_alikes("label", [clip.label for clip in clips]), *look_alikes(group, groups)]
