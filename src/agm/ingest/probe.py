@@ -16,6 +16,7 @@ from PIL import UnidentifiedImageError
 
 from agm import limits
 from agm.config.schema import Limits
+from agm.ingest.cell import INVISIBLE
 from agm.ingest.clip import Clip
 from agm.media import IMAGE_FORMATS, Unusable, open_container, opened_array, opened_image, told
 from agm.source import Source
@@ -176,7 +177,7 @@ def _text(path: Path, size: int) -> Media:
 
 def _words(text: str) -> Media:
     limits.check("text_bytes", len(text.encode()), "the text has {} bytes")
-    if not text.strip():
+    if not INVISIBLE.sub("", text).strip():
         raise Unusable("the text is blank")
     return Media()
 

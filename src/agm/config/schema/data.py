@@ -263,7 +263,8 @@ class TextFeatures(FeaturesBlock):
     kind: Literal["text"]
     """Taken from dataset.modalities; not written in the file."""
     words: Positive = 32
-    """Tokens kept of every text; shorter ones are padded with 0."""
+    """Tokens kept of every text; shorter ones are padded with 0. In scripts without spaces (Chinese, Japanese, Thai) a
+    character is a word, so a sentence takes more of them; an emoji is one."""
     vocabulary: Positive = 10000
     """Size limit of the vocabulary, which is built on the training split only."""
     min_count: Positive = 1
