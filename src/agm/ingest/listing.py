@@ -29,6 +29,7 @@ from agm.files import checksums, digest, read_json, write_parquet
 from agm.graph import Job
 from agm.ingest.adapters import differences, find, read, spellings
 from agm.ingest.clip import Clip, refuse
+from agm.ingest.locate import elsewhere, surroundings
 from agm.ingest.table import FIX
 from agm.progress import say, track
 from agm.source import STRUCT, Source, outside
@@ -55,13 +56,12 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     """
     dataset = params.dataset
     _check_annotations(dataset, job)
-    clips = read(dataset)
-    files = look(dataset, clips)
+    clips, files, notes = locate(dataset, read(dataset))
     listing = pl.DataFrame([(path, *seen) for path, seen in files.items()], schema=SCHEMA, orient="row")
     for target, table in zip(job.outputs, (_table(clips, dataset), listing), strict=True):
         write_parquet(target, table)
     missing = listing["size"].null_count()
-    notes = [*differences(dataset, clips), *spellings(dataset, clips)]
+    notes += [*differences(dataset, clips), *spellings(dataset, clips)]
     for line in (*notes, f"list: {len(clips)} clips, {len(files)} files, {missing} of them not there"):
         say(line)
     return {
@@ -104,6 +104,24 @@ def stored(path: Path, dataset: Dataset) -> list[Clip]:
         )
         for row in pl.read_parquet(path).iter_rows(named=True)
     ]
+
+
+def locate(dataset: Dataset, clips: Sequence[Clip]) -> tuple[list[Clip], dict[str, Seen], list[str]]:
+    """The clips with the places where their files lie, what the file system says of each file, and notes on both.
+
+    Raises:
+        AgmError: as `look` does.
+    """
+    official = files = look(dataset, clips)
+    missing = [path for path, seen in official.items() if seen.size is None]
+    adapter = find(dataset.adapter)
+    clips, notes = elsewhere(dataset.root, clips, missing, adapter.unique, adapter.stem)
+    if notes:
+        files = look(dataset, clips)
+        missing = [path for path, seen in files.items() if seen.size is None]
+    if hint := surroundings(dataset.root, list(official), missing):
+        notes.append(f"{len(missing):,} of {len(files):,} files are not there, the first: {missing[0]}. {hint}")
+    return clips, files, notes
 
 
 def look(dataset: Dataset, clips: Sequence[Clip]) -> dict[str, Seen]:
