@@ -101,7 +101,7 @@ GOOD = "a,train,0,a.txt\nb,val,1,a.txt\nc,test,2,a.txt\n"
             "d,train,0,away/out.txt\n",
             "row 5: text: the path is a link that leaves the root folder, to none of dataset.links: away/out.txt",
         ),
-        ("d,train,0,a\0.txt\n", "row 5: "),
+        ("d,train,0,a\0.txt\n", "row 5 has a NUL character"),
         ("d,train,0\n", "row 5: it has 3 cells, the header has 4"),
         ('d,train,0,"a.txt\n', "row 5: "),
         ("\n\nd,dev,0,a.txt\n", "row 7: split 'dev'"),

@@ -18,6 +18,7 @@ import regex
 
 from agm import limits
 from agm.config.schema import TextFeatures
+from agm.encoding import decoded
 from agm.media import Unusable
 from agm.source import Source
 from agm.tensors import Feature
@@ -47,11 +48,11 @@ def load(source: Source, settings: TextFeatures, ids: Mapping[str, int]) -> np.n
     Raises:
         Unusable: when the file is not UTF-8 or holds no word.
     """
-    words = read(source, settings)[: settings.words]
-    if not words:
+    first = read(source, settings)[: settings.words]
+    if not first:
         raise Unusable("the text holds no word")
     found = np.zeros(settings.words, np.int32)
-    found[: len(words)] = [ids.get(word, UNKNOWN) for word in words]
+    found[: len(first)] = [ids.get(word, UNKNOWN) for word in first]
     return found
 
 
@@ -61,8 +62,13 @@ def read(source: Source, settings: TextFeatures) -> list[str]:
     Raises:
         Unusable: when its file is not UTF-8.
     """
-    words = words_of(content(source))
-    return [word.lower() for word in words] if settings.lowercase else words
+    return words(content(source), settings)
+
+
+def words(text: str, settings: TextFeatures) -> list[str]:
+    """The words of a text in order, in lower case where the settings say so."""
+    found = words_of(text)
+    return [word.lower() for word in found] if settings.lowercase else found
 
 
 def content(source: Source) -> str:
@@ -76,7 +82,7 @@ def content(source: Source) -> str:
         return source.text
     limits.check("text_bytes", Path(source.path).stat().st_size, "the text has {} bytes")
     try:
-        return Path(source.path).read_text(encoding="utf-8-sig")
+        return decoded(Path(source.path).read_bytes())
     except UnicodeDecodeError as error:
         raise Unusable(
             f"the text is not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}"

@@ -62,7 +62,11 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         write_parquet(target, table)
     missing = listing["size"].null_count()
     notes += [*differences(dataset, clips), *spellings(dataset, clips)]
-    for line in (*notes, f"list: {len(clips)} clips, {len(files)} files, {missing} of them not there"):
+    for line in (
+        *_texts_in_cells(clips, dataset),
+        *notes,
+        f"list: {len(clips)} clips, {len(files)} files, {missing} of them not there",
+    ):
         say(line)
     return {
         "clips": len(clips),
@@ -72,6 +76,13 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "notes": notes,
         "sha256": checksums(job.index.parent, [target.name for target in job.outputs]),
     }
+
+
+def _texts_in_cells(clips: Sequence[Clip], dataset: Dataset) -> Iterator[str]:
+    """Which columns of one's own data were taken for texts."""
+    for name, modality in dataset.modalities.items() if find(dataset.adapter).card is None else ():
+        if any(name in clip.sources and clip.sources[name].text is not None for clip in clips):
+            yield f"list: the cells of the column {modality.column!r} are the texts of {name}, not names of files"
 
 
 def _check_annotations(dataset: Dataset, job: Job) -> None:
@@ -148,7 +159,9 @@ def look(dataset: Dataset, clips: Sequence[Clip]) -> dict[str, Seen]:
         found = {path: Seen(None, None) if seen == MISSING else seen for path, seen in found.items()}
     wrong = sorted((*named[path], seen, path) for path, seen in found.items() if isinstance(seen, str))
     where = ", ".join(dataset.annotations.values())
-    refuse([f"row {row}: {modality}: {why}: {path}" for row, modality, why, path in wrong], where, FIX)
+    texts = any(dataset.modalities[modality].kind == "text" for _, modality, _, _ in wrong)
+    fix = f"{FIX}; if the cells are texts and no paths: agm compose … dataset.texts=cells" if texts else FIX
+    refuse([f"row {row}: {modality}: {why}: {path}" for row, modality, why, path in wrong], where, fix)
     if adapter.made_by:
         return {path: seen._replace(mtime_ns=None) for path, seen in found.items()}
     return found

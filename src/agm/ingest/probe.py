@@ -16,6 +16,7 @@ from PIL import UnidentifiedImageError
 
 from agm import limits
 from agm.config.schema import Limits
+from agm.encoding import decoded
 from agm.ingest.cell import INVISIBLE
 from agm.ingest.clip import Clip
 from agm.media import IMAGE_FORMATS, Unusable, open_container, opened_array, opened_image, told
@@ -168,7 +169,7 @@ def _image(path: Path, size: int) -> Media:
 def _text(path: Path, size: int) -> Media:
     limits.check("text_bytes", size, "the text has {} bytes")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = decoded(path.read_bytes())
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise Unusable(f"the text is not UTF-8 (byte {byte:#04x} at {error.start})") from None

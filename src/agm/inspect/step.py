@@ -5,7 +5,7 @@ Writes   data/<data set>/contact_sheet.png: the first clips of each class, as th
          data/<data set>/duplicates.parquet: clips of one split that look the same as a clip of an earlier one, in one
          modality or in every one: modality, clip_id, split, like, like_split, similarity (1: equal tensors)
          data/<data set>/inspection.json: clips per split and class, a histogram of durations, and what leaks between
-         the splits: shared groups, and clips that two splits have in every modality
+         the splits: shared groups, and clips that two splits have in every modality; the texts of the contact sheet
 
 With the id of a clip, writes inspected/<clip>.png instead, and prints where the clip comes from, its label and split,
 which clips look the same, and whether it was left out, and why. The name of the data set stands for all of it.
@@ -67,7 +67,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     seen = _pass(shards, signers, set(chosen["clip_id"]))
     found = duplicates(seen.clip_ids, seen.splits, {name: each.signatures() for name, each in signers.items()})
     write_parquet(pairs, found)
-    _draw(params, shards, chosen, seen, sheet)
+    texts = _draw(params, shards, chosen, seen, sheet)
     leaks = [*manifest["leaks"], *findings(found)]
     for line in (*leaks, f"inspect: {len(clips)} clips, {len(leaks)} leaks found"):
         say(line)
@@ -75,6 +75,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "clips": {split: _balance(clips.filter(split=split), shards.classes) for split in SPLITS},
         "durations": durations(clips),
         "leaks": leaks,
+        "texts": texts,
         "duplicates": summary(found, list(shards.features)),
         "sha256": checksums(graph.data, [sheet.name, pairs.name]),
     }
@@ -111,7 +112,8 @@ def _pass(shards: Shards, signers: Mapping[str, Signer], chosen: set[str]) -> Se
     return seen
 
 
-def _draw(params: Params, shards: Shards, chosen: pl.DataFrame, seen: Seen, target: Any) -> None:
+def _draw(params: Params, shards: Shards, chosen: pl.DataFrame, seen: Seen, target: Any) -> list[dict[str, Any]]:
+    """Draw the chosen clips, and return their texts, which a browser has more fonts for."""
     from agm.inspect import sheet  # matplotlib: not for the help
 
     shown = []
@@ -121,6 +123,11 @@ def _draw(params: Params, shards: Shards, chosen: pl.DataFrame, seen: Seen, targ
         about = (clip[key] for key in ("clip_id", "split", "label_name", "duration"))
         shown.append(sheet.Shown(*about, tensors, texts))
     sheet.draw(shown, shards.features, target)
+    return [
+        {"clip_id": clip.clip_id, "modality": name, "person": text.person, "network": text.network}
+        for clip in shown
+        for name, text in clip.texts.items()
+    ]
 
 
 def _balance(clips: pl.DataFrame, classes: list[str]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from agm.report.text import count, percent, sentence
 FOLDER = Path(__file__).parent
 SHOWN_REASONS = 20
 SHOWN_CLIPS = 50
+SHOWN_CHARACTERS = 300
 FEW_FAILURES = 10
 """Of more, the table starts folded."""
 MANY_CLASSES = 30
@@ -101,6 +102,7 @@ def _data(study: Study) -> dict[str, Any]:
         "quarantined": tables.quarantined(study, SHOWN_CLIPS),
         "warnings": study.manifest["warnings"],
         "sheet": f"data:image/png;base64,{base64.b64encode(study.sheet).decode()}",
+        "texts": tables.texts(study, SHOWN_CHARACTERS),
         "durations": figures.duration_panels(study),
         "duplicates": tables.duplicates(study),
     }

@@ -2,16 +2,20 @@
 
 Columns: `clip_id`; `label`, all integers or all names; `split` (train, val or test), which may be missing or have
 empty cells; for each modality the column that `dataset.modalities` names, with the path of a file below
-`dataset.root`, empty where the clip lacks that modality; and the column that `dataset.group` names, if it is set.
-Other columns are ignored.
+`dataset.root`, or a text itself, empty where the clip lacks that modality; and the column that `dataset.group` names,
+if it is set. Other columns are ignored. `agm.ingest.cell` says what a cell means.
+
+A column of kind `text` holds texts or names files: `dataset.texts` says which, or it is recognised.
 """
 
+import os
 import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from agm.config.schema import Dataset
+from agm.config.schema import Dataset, Modality
 from agm.errors import AgmError
 from agm.ingest.cell import INTEGER, category, plain
 from agm.ingest.clip import Adapter, Clip, refuse
@@ -24,6 +28,9 @@ UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 LONGEST_ID = 200
 # What a table program writes for a number that is not whole.
 NUMBER = re.compile(r"[+-]?([0-9]*\.[0-9]*|[0-9.]+e[+-]?[0-9]+|inf|infinity)", re.IGNORECASE)
+FILE_NAME = re.compile(r"[^\n]*\.[A-Za-z][A-Za-z0-9]{0,4}")
+LOOKED_AT = 100
+"""Most cells that are looked for as files before they are taken for texts."""
 
 
 @dataclass
@@ -45,9 +52,13 @@ def clips(dataset: Dataset) -> list[Clip]:
     path = _path(dataset)
     columns = {name: modality.column for name, modality in dataset.modalities.items()}
     required = ["clip_id", "label", *dict.fromkeys(columns.values()), *([dataset.group] if dataset.group else [])]
+    table = list(rows(path, required))
+    texts = {
+        name for name, each in dataset.modalities.items() if each.kind == "text" and _holds_texts(table, each, dataset)
+    }
     found, problems, seen = [], [], _Seen()
-    for row in rows(path, required):
-        clip = _clip(row, columns, dataset.group)
+    for row in table:
+        clip = _clip(row, columns, texts, dataset.root, dataset.group)
         wrong = [
             *_wrong_id(clip, row, seen),
             *_wrong_label(clip, row, seen),
@@ -70,14 +81,42 @@ def _path(dataset: Dataset) -> str:
     return dataset.annotations["clips"]
 
 
-def _clip(row: Row, columns: dict[str, str], group: str | None) -> Clip:
+def _holds_texts(table: list[Row], modality: Modality, dataset: Dataset) -> bool:
+    """Whether the cells of a column are texts, and not the names of files."""
+    if dataset.texts is not None:
+        return dataset.texts == "cells"
+    cells = [row[modality.column] for row in table if plain(row[modality.column])]
+    if all(FILE_NAME.fullmatch(cell) for cell in cells):
+        return False
+    return not any(_is_file(dataset.root, cell) for cell in cells[:LOOKED_AT])
+
+
+def _is_file(root: str, cell: str) -> bool:
+    try:
+        return Path(root, cell).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        return False
+
+
+def _relative(cell: str, root: str) -> str:
+    """A path as seen from the root; one that is absolute and not below it stays absolute, and is refused."""
+    path = posixpath.normpath(cell)
+    for folder in (os.path.abspath(root), os.path.realpath(root)):
+        if path.startswith(folder.rstrip("/") + "/"):
+            return posixpath.relpath(path, folder)
+    return path
+
+
+def _clip(row: Row, columns: dict[str, str], texts: set[str], root: str, group: str | None) -> Clip:
     return Clip(
         clip_id=plain(row["clip_id"]),
         split=category(row.get("split", "")) or None,
         label=category(row["label"]),
         group=category(row[group]) if group else None,
         sources={
-            name: Source(posixpath.normpath(row[column])) for name, column in columns.items() if plain(row[column])
+            name: Source(text=row[column]) if name in texts else Source(_relative(row[column], root))
+            for name, column in columns.items()
+            if plain(row[column])
         },
         row=row.number,
     )
@@ -125,6 +164,8 @@ def _wrong_split(clip: Clip, row: Row, seen: _Seen, column: str | None) -> Itera
 def _wrong_path(clip: Clip) -> Iterator[str]:
     for modality, source in clip.sources.items():
         path = source.path
+        if path is None:
+            continue
         if path.startswith("/") or path.split("/")[0] == "..":
             yield f"{modality}: the path {path!r} leaves the root folder"
         elif "\0" in path:
