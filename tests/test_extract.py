@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+import regex
 import torch
 import yaml
 from PIL import Image
@@ -652,23 +653,72 @@ def words(**changes) -> TextFeatures:
     "content, expected",
     [
         ("Don't  stop, 'now'!", ["Don't", "stop", "now"]),
-        ("it\N{RIGHT SINGLE QUOTATION MARK}s 3.5", ["it's", "3", "5"]),
+        ("it\N{RIGHT SINGLE QUOTATION MARK}s 3.5, or 1,000", ["it's", "3.5", "or", "1,000"]),
+        (
+            "The end.Start well-known tap_dancing U.S.A.",
+            ["The", "end", "Start", "well", "known", "tap", "dancing", *"USA"],
+        ),
         ("cafe\N{COMBINING ACUTE ACCENT} naïve", ["café", "naïve"]),
+        ("ＡＢＣ ﬁne", ["ABC", "fine"]),
         ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("한국어 단어", ["한국어", "단어"]),
+        ("我喜欢学习。他说：好！", [*"我喜欢学习他说好"]),
+        ("今日はテスト、です", ["今", "日", "は", "テスト", "で", "す"]),
+        ("ﾃｽﾄ", ["テスト"]),
+        ("ฉันรัก", ["ฉั", "น", "รั", "ก"]),
         ("… — ''", []),
+        ("\N{ZERO WIDTH SPACE}\N{SOFT HYPHEN}", []),
     ],
 )
 def test_words(content, expected):
     assert text.words_of(content) == expected
 
 
+@pytest.mark.parametrize("invisible", ["\u00ad", "\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\u200e", "\ufe0f"])
+def test_what_is_not_seen_cuts_no_word(invisible):
+    assert text.words_of(f"super{invisible}star") == ["superstar"]
+
+
+FLAG_OF_ENGLAND = "\U0001f3f4" + "".join(chr(0xE0000 + ord(each)) for each in "gbeng") + "\U000e007f"
+
+
+@pytest.mark.parametrize(
+    "emoji",
+    ["😀", "👍🏽", "👨\u200d👩\u200d👧", "🏳\ufe0f\u200d🌈", "🇩🇪", FLAG_OF_ENGLAND, "☎"],
+)
+def test_an_emoji_is_one_word(emoji):
+    [word] = text.words_of(emoji)
+    assert word == emoji.replace("\ufe0f", "")
+    assert text.words_of(f"so{emoji}{emoji}good") == ["so", word, word, "good"]
+
+
+def test_an_emoji_is_the_same_word_with_and_without_its_selector():
+    assert text.words_of("❤\ufe0f") == text.words_of("❤") == ["❤"]
+    assert text.words_of("press 1\ufe0f\u20e3") == ["press", "1\u20e3"]
+
+
+def test_no_emoji_vanishes():
+    every = [chr(number) for number in range(0x110000) if regex.match(r"\p{Emoji_Presentation}", chr(number))]
+    assert len(every) > 1000 and all(len(text.words_of(each)) >= 1 for each in every)
+
+
+def test_texts_in_scripts_without_spaces_share_words():
+    """As one word each, two clauses had nothing in common: every text of the test was unknown."""
+    known = text.vocabulary([Source(text="我喜欢猫"), Source(text="แมวน่ารัก")], words())
+    ids = text.numbered(known)
+    for content in ("猫喜欢我", "แมว"):
+        found = text.load(Source(text=content), words(), ids)
+        assert (found[found > 0] > text.UNKNOWN).all()
+
+
 def test_the_vocabulary_is_the_most_frequent_words(tmp_path):
     paths = [tmp_path / name for name in ("a", "b")]
     paths[0].write_text("One two two THREE", encoding="utf-8")
-    paths[1].write_bytes(b"\xff\xfe one")
+    paths[1].write_bytes(b"\xff one")
     sources = [Source(str(path)) for path in (*paths, tmp_path / "absent")]
     assert text.vocabulary(sources, words()) == ["two", "one", "three"]
     assert text.vocabulary(sources, words(lowercase=False)) == ["two", "One", "THREE"]
+    assert text.vocabulary([Source(text="ＡＢＣ™")], words()) == ["abctm"]
     assert text.vocabulary(sources, words(vocabulary=2)) == ["two", "one"]
     assert text.vocabulary(sources, words(min_count=2)) == ["two"]
     assert text.vocabulary([*sources, Source(text="three three")], words(vocabulary=1)) == ["three"]

@@ -15,6 +15,7 @@ from agm.inspect.duplicates import EVERY, duplicates, findings, summary
 from agm.inspect.sheet import Shown, draw
 from agm.inspect.signature import Signatures, Signer
 from agm.inspect.step import choose, durations
+from agm.inspect.transcript import Transcript
 from agm.tensors import Feature
 from media import tone, write_image, write_wav
 from pipeline import STEPS, Pipeline
@@ -434,8 +435,8 @@ def test_every_kind_of_modality_can_be_drawn(tmp_path: Path) -> None:
     }
     tensors = {name: random.integers(0, 255, size=each.shape).astype(each.dtype) for name, each in features.items()}
     texts = {
-        "text": "costs $5, or 漢字, or " + "very " * 200 + "much",
-        "vectors": "a text of which networks see vectors",
+        "text": Transcript("costs $5, or 漢字, or " + "very " * 200 + "much", "costs □ or □ [200 more]"),
+        "vectors": Transcript("a text of which networks see vectors", None),
     }
     del tensors["array"]
     clip = Shown("an id that is far too long for one line of it", "test", "a label of many words", 1.5, tensors, texts)

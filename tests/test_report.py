@@ -145,6 +145,7 @@ class Made:
             "clips": {},
             "durations": {"edges": [0.5, 1.0, 1.5], "splits": {"train": [60, 10], "val": [15, 0], "test": [9, 6]}},
             "leaks": self.leaks,
+            "texts": [{"clip_id": "c0", "modality": "text", "person": "嘿嘿 <b>", "network": "□"}],
             "duplicates": [{"split": later, "in": earlier, "clips": counts} for later, earlier in pairs],
             "flaws": {"video": {"blank": {"kept": 2, "skipped": 0}}, "audio": {"silent": {"kept": 0, "skipped": 31}}},
             "blank": {"video": 3, "audio": 0},
@@ -649,6 +650,13 @@ def test_page_shows_the_contact_sheet_and_durations() -> None:
     assert 'aria-label="train clips"' in page and 'aria-label="test clips"' in page
     assert "Nothing was found: no clip looks the same" in page
     assert "leaks:" not in page and "leaks:" not in Path("reports/summary.txt").read_text()
+
+
+def test_page_shows_texts_as_a_person_reads_them_and_as_the_network_gets_them() -> None:
+    Made(parameters())
+    text = report()
+    assert "嘿嘿 &lt;b&gt;" in text and "□" in text
+    assert "where that differs, the network gets" in text
 
 
 def test_a_leaking_split_is_marked_at_every_answer() -> None:

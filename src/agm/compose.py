@@ -1,5 +1,6 @@
 """`agm compose`: write `params.yaml` from Hydra's groups, byte for byte as `dvc exp run -S` does."""
 
+import re
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
@@ -10,6 +11,10 @@ from agm.errors import AgmError
 from agm.files import replacing
 
 GROUPS = Path("params")
+FIX = (
+    "see the folders of params/; a value with other signs than letters, digits and _-./:@%$ goes in quotes for Hydra, "
+    """and all of it in quotes for the shell: agm compose 'dataset.root="/data/a,b (1)"'"""
+)
 
 
 def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GROUPS) -> None:
@@ -29,7 +34,8 @@ def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GRO
         raise AgmError("There are no Hydra groups", where=groups.absolute(), fix="run from the project's root")
     with replacing(target) as temporary:
         try:
-            compose_and_dump(str(temporary), str(groups.absolute()), None, "config", "", overrides)
+            given = [_readable(each) for each in overrides]
+            compose_and_dump(str(temporary), str(groups.absolute()), None, "config", "", given)
             said = " ".join(["agm compose", *overrides])
             params = check(read(temporary), said)
             _check_settings(params.study.settings, groups, said)
@@ -39,7 +45,7 @@ def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GRO
             raise AgmError(
                 f"Hydra cannot compose this: {cause}",
                 where=" ".join(overrides),
-                fix="see the folders of params/",
+                fix=FIX,
             ) from None
 
 
@@ -66,3 +72,25 @@ def _leaves(parameters: dict[str, Any]) -> Iterator[str]:
             yield from (f"{name}.{rest}" for rest in _leaves(value))
         else:
             yield name
+
+
+def _readable(override: str) -> str:
+    """The override, a path in quotes where Hydra's grammar cannot read it as it is.
+
+    Folders are called `data (1)`, `a,b` or `Übung`, which are calls, choices and errors there.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, equals, value = override.partition("=")
+    path = ("/" in value or key == "dataset.root") and value[:1] not in ("'", '"', "[", "{")
+    if not equals or not path:
+        return override
+    try:
+        if not OverridesParser.create().parse_override(override).is_sweep_override():
+            return override
+    except HydraException:
+        pass
+    # In quotes a quote is written \', and backslashes count only before one.
+    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and r"\'"), value)
+    return f"{key}='{quoted}'"

@@ -31,7 +31,7 @@ from agm.errors import AgmError
 from agm.ingest import adapters
 from agm.ingest.card import Card
 from agm.ingest.clip import Clip
-from agm.ingest.listing import Seen, look
+from agm.ingest.listing import Seen, locate
 from agm.tables import SPLITS
 
 WIDTH = 110
@@ -68,9 +68,9 @@ def describe(name: str, overrides: Sequence[str], groups: Path = GROUPS) -> None
         chosen = name if name in presets else " or ".join(presets)
         print(f"\nTo see what is in your copy: agm datasets {chosen} dataset.root=/its/folder")
         return
-    clips = adapters.read(dataset)
+    clips, files, notes = locate(dataset, adapters.read(dataset))
     print(f"\nIn {dataset.root}{f', split {card.scheme(dataset)!r}' if card else ''}")
-    print(_counts(dataset, card, clips, look(dataset, clips)))
+    print("\n".join([_counts(dataset, card, clips, files), *notes]))
     print("\n".join(_left_out(Path("data") / dataset.name)))
 
 
@@ -179,7 +179,7 @@ def _counts(dataset: Dataset, card: Card | None, clips: Sequence[Clip], files: M
     lines = ["  ".join(cell.rjust(10) for cell in row) for row in rows]
     if lost:
         lines.append(f"{len(lost):,} of {len(files):,} files are not there, the first: {lost[0]}")
-    lines += adapters.differences(dataset, clips)
+    lines += [*adapters.differences(dataset, clips), *adapters.spellings(dataset, clips)]
     return "\n".join(lines)
 
 

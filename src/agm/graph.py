@@ -18,14 +18,26 @@ RAW = Path("data/raw")
 # to what the steps import.
 NETWORKS = ("shard/stream.py", "tensors.py", "attribution.py", "device.py", "models", "ranks.py")
 SCORES = ("metrics/classification.py", "metrics/competition.py", "metrics/responses.py")
+TEXTS = ("extract/text.py", "extract/tokens.py", "encoding.py", "limits.py", "media.py", "source.py")
 CODE = {
     "generate": ("generate",),
     "annotations": ("ingest/annotations.py",),
-    "list": ("ingest", "hdf5.py", "limits.py", "media.py", "source.py", "tables.py", "unpickle.py"),
-    "ingest": ("ingest", "hdf5.py", "limits.py", "media.py", "pixels.py", "source.py", "tables.py", "unpickle.py"),
+    "list": ("ingest", "encoding.py", "hdf5.py", "limits.py", "media.py", "source.py", "tables.py", "unpickle.py"),
+    "ingest": (
+        "ingest",
+        "encoding.py",
+        "hdf5.py",
+        "limits.py",
+        "media.py",
+        "pixels.py",
+        "source.py",
+        "tables.py",
+        "unpickle.py",
+    ),
     "extract": (
         "extract",
         "device.py",
+        "encoding.py",
         "hdf5.py",
         "limits.py",
         "media.py",
@@ -36,7 +48,7 @@ CODE = {
         "unpickle.py",
     ),
     "shard": ("shard", "tables.py", "tensors.py"),
-    "inspect": ("inspect", "shard/stream.py", "tables.py", "tensors.py"),
+    "inspect": ("inspect", *TEXTS, "shard/stream.py", "tables.py", "tensors.py"),
     "train": ("train", "methods", *NETWORKS),
     "concept": ("train", "methods", *NETWORKS),
     "evaluate": ("evaluate", "methods", *SCORES, *NETWORKS),
@@ -187,7 +199,7 @@ class Graph:
 
     @property
     def _source(self) -> tuple[str, ...]:
-        keys = ("adapter", "root", "modalities", "group", "label", "classes", "split", "links")
+        keys = ("adapter", "root", "modalities", "group", "label", "classes", "split", "texts", "links")
         return tuple(f"dataset.{key}" for key in keys)
 
     def _extract(self, modality: str, part: int) -> Job:

@@ -1,5 +1,6 @@
 """One frame of a video as a person sees it: turned upright, mirrored and stretched as the file says."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -7,6 +8,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from agm import limits
+from agm.pixels import opaque_frame
 
 # No format has pixels that are further from square: beyond it the header is damaged.
 WIDEST_PIXEL = 4
@@ -54,12 +56,15 @@ def orientation(frame: VideoFrame) -> Orientation:
     return Orientation(True, left_to_right=c < 0, upside_down=b < 0)
 
 
-def picture(frame: VideoFrame, aspect: Fraction, half: str | None, size: int, channels: int) -> np.ndarray:
+def picture(
+    frame: VideoFrame, aspect: Fraction, half: str | None, size: int, channels: int, background: Sequence[int]
+) -> np.ndarray:
     """Take that half of the shown picture, scale its short side to `size` and crop the centre: uint8 [channels, size,
     size].
 
     Args:
         aspect: width of a stored pixel, its height being 1.
+        background: (red, green, blue), on which a picture with transparency is composited.
 
     Raises:
         Unusable: when the picture is larger than the limit, or becomes so.
@@ -73,30 +78,35 @@ def picture(frame: VideoFrame, aspect: Fraction, half: str | None, size: int, ch
     short = min(width, height)
     width = max(size, round(width * size / short)) * parts
     height = max(size, round(height * size / short))
-    pixels = frame.reformat(
-        width=height if placed.transposed else width,
-        height=width if placed.transposed else height,
-        format="rgb24" if channels == 3 else "gray",
-        interpolation="AREA" if size < short else "BICUBIC",
-        threads=1,
-    ).to_ndarray()
+    pixels = (
+        opaque_frame(frame, background)
+        .reformat(
+            width=height if placed.transposed else width,
+            height=width if placed.transposed else height,
+            format="rgb24" if channels == 3 else "gray",
+            interpolation="AREA" if size < short else "BICUBIC",
+            threads=1,
+        )
+        .to_ndarray()
+    )
     pixels = _cut(placed.apply(pixels.reshape(*pixels.shape[:2], channels)), half)
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
     return np.moveaxis(pixels[top : top + size, left : left + size], 2, 0)
 
 
-def whole(frame: VideoFrame, aspect: Fraction, half: str | None) -> np.ndarray:
+def whole(frame: VideoFrame, aspect: Fraction, half: str | None, background: Sequence[int]) -> np.ndarray:
     """All of that half of the shown picture, its height in full size: uint8 [3, height, width].
 
     Args:
         aspect: width of a stored pixel, its height being 1.
+        background: (red, green, blue), on which a picture with transparency is composited.
 
     Raises:
         Unusable: when the picture is larger than the limit.
     """
     width = round(frame.width * aspect)
     limits.check_picture(width, frame.height, "video")
-    pixels = frame.to_ndarray(format="rgb24", width=width, interpolation="BICUBIC", threads=1)
+    pixels = opaque_frame(frame, background).to_ndarray(format="rgb24", width=width, interpolation="BICUBIC", threads=1)
     return np.moveaxis(_cut(orientation(frame).apply(pixels), half), 2, 0)
 
 

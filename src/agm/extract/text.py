@@ -1,4 +1,10 @@
-"""Text to int32 [words]: 0 is padding, 1 an unknown word, 2 and above the words of the vocabulary."""
+"""Text to int32 [words]: 0 is padding, 1 an unknown word, 2 and above the words of the vocabulary.
+
+A text is normalised (`normalised`) and divided into words by the rules of Unicode (UAX #29), which the library `regex`
+implements. They know no dictionaries: in scripts that put no spaces between words every Chinese character, every
+hiragana and every cluster of Thai, Lao, Khmer and Burmese is a word of its own; katakana stay together. An emoji is a
+word, with all that belongs to it: its skin tone, the members of a family, the two letters of a flag.
+"""
 
 import unicodedata
 from collections import Counter
@@ -8,15 +14,27 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import regex
 
 from agm import limits
 from agm.config.schema import TextFeatures
+from agm.encoding import as_text
 from agm.media import Unusable
 from agm.source import Source
 from agm.tensors import Feature
 
 UNKNOWN = 1
 FIRST_WORD = 2
+
+# What is not seen: soft hyphens, zero-width spaces, variation selectors; but not the tags that tell England's flag from
+# Wales'. A zero-width joiner is part of an emoji, and elsewhere a hint for drawing letters.
+INVISIBLE = regex.compile(
+    r"[\p{Default_Ignorable_Code_Point}--[\u200d\U000e0020-\U000e007f]]|\u200d(?!\p{Extended_Pictographic})", regex.V1
+)
+# Unicode keeps `end.Start`, `note:this` and `tap_dancing` together, which are two words each in what people write.
+JOINED = regex.compile(r"_|(?<=\p{L}\p{M}*)[.:](?=\p{L})")
+BOUNDARY = regex.compile(r"\b", regex.WORD | regex.V1)
+SAYS = regex.compile(r"[\p{L}\p{N}\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}]")
 
 
 def feature(settings: TextFeatures, vocabulary: list[str]) -> Feature:
@@ -30,11 +48,11 @@ def load(source: Source, settings: TextFeatures, ids: Mapping[str, int]) -> np.n
     Raises:
         Unusable: when the file is not UTF-8 or holds no word.
     """
-    words = read(source, settings)[: settings.words]
-    if not words:
+    first = read(source, settings)[: settings.words]
+    if not first:
         raise Unusable("the text holds no word")
     found = np.zeros(settings.words, np.int32)
-    found[: len(words)] = [ids.get(word, UNKNOWN) for word in words]
+    found[: len(first)] = [ids.get(word, UNKNOWN) for word in first]
     return found
 
 
@@ -44,8 +62,13 @@ def read(source: Source, settings: TextFeatures) -> list[str]:
     Raises:
         Unusable: when its file is not UTF-8.
     """
-    text = content(source)
-    return words_of(text.lower() if settings.lowercase else text)
+    return words(content(source), settings)
+
+
+def words(text: str, settings: TextFeatures) -> list[str]:
+    """The words of a text in order, in lower case where the settings say so."""
+    found = words_of(text)
+    return [word.lower() for word in found] if settings.lowercase else found
 
 
 def content(source: Source) -> str:
@@ -59,22 +82,23 @@ def content(source: Source) -> str:
         return source.text
     limits.check("text_bytes", Path(source.path).stat().st_size, "the text has {} bytes")
     try:
-        return Path(source.path).read_text(encoding="utf-8-sig")
+        return as_text(Path(source.path).read_bytes())
     except UnicodeDecodeError as error:
         raise Unusable(
             f"the text is not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}"
         ) from None
 
 
+def normalised(text: str) -> str:
+    """The text without invisible characters, in compatibility form (NFKC), with one kind of apostrophe."""
+    plain = unicodedata.normalize("NFKC", INVISIBLE.sub("", text))
+    return plain.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+
+
 def words_of(text: str) -> list[str]:
-    """Words of any script: runs of letters, marks, digits and inner apostrophes."""
-    plain = unicodedata.normalize("NFC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    spaced = "".join(each if _in_word(each) else " " for each in plain)
-    return [word for each in spaced.split() if (word := each.strip("'"))]
-
-
-def _in_word(character: str) -> bool:
-    return character == "'" or unicodedata.category(character)[0] in "LMN"
+    """The words of a text in order, emoji included; punctuation, spaces and other signs are left out."""
+    parts = BOUNDARY.split(JOINED.sub(" ", normalised(text)))
+    return [part for part in parts if SAYS.search(part)]
 
 
 def vocabulary(sources: Iterable[Source], settings: TextFeatures) -> list[str]:

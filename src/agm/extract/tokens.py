@@ -48,6 +48,13 @@ def numbers(source: Source, folder: str, most: int) -> np.ndarray:
     return np.array(found.ids, np.int64)
 
 
+def spelt(folder: str, ids: np.ndarray) -> list[str]:
+    """The tokens that the tokenizer's own ids stand for; the numbers themselves where the folder is not there."""
+    if not path(folder).is_file():
+        return [str(each) for each in ids]
+    return [_tokenizer(folder, 1).id_to_token(int(each)) or str(each) for each in ids]
+
+
 def highest(folder: str) -> int:
     """The highest of the tokenizer's own ids."""
     return max(_tokenizer(folder, 1).get_vocab().values())

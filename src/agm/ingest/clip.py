@@ -42,11 +42,16 @@ class Adapter:
         card: what is known about a published data set; None for anybody's own data. A file of a published data set
             that is not there costs its clip: downloads are never complete. In one's own list it is an error.
         made_by: the command that makes the folder, or None for data that the user brings.
+        unique: how many of the last parts of a path tell its file from all others of its kind, wherever a download is
+            unpacked (`agm.ingest.locate`).
+        stem: the official form of a file's name without its suffix, where downloads spell it in other ways.
     """
 
     clips: Callable[[Dataset], list[Clip]]
     card: Card | None = None
     made_by: str | None = None
+    unique: int = 1
+    stem: Callable[[str], str] = str
 
 
 def refuse(problems: Sequence[str], where: object, fix: str) -> None:

@@ -27,8 +27,9 @@ from agm.config.schema import Dataset
 from agm.errors import AgmError
 from agm.files import checksums, digest, read_json, write_parquet
 from agm.graph import Job
-from agm.ingest.adapters import differences, find, read
+from agm.ingest.adapters import differences, find, read, spellings
 from agm.ingest.clip import Clip, refuse
+from agm.ingest.locate import elsewhere, surroundings
 from agm.ingest.table import FIX
 from agm.progress import say, track
 from agm.source import STRUCT, Source, outside
@@ -55,14 +56,17 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     """
     dataset = params.dataset
     _check_annotations(dataset, job)
-    clips = read(dataset)
-    files = look(dataset, clips)
+    clips, files, notes = locate(dataset, read(dataset))
     listing = pl.DataFrame([(path, *seen) for path, seen in files.items()], schema=SCHEMA, orient="row")
     for target, table in zip(job.outputs, (_table(clips, dataset), listing), strict=True):
         write_parquet(target, table)
     missing = listing["size"].null_count()
-    notes = differences(dataset, clips)
-    for line in (*notes, f"list: {len(clips)} clips, {len(files)} files, {missing} of them not there"):
+    notes += [*differences(dataset, clips), *spellings(dataset, clips)]
+    for line in (
+        *_texts_in_cells(clips, dataset),
+        *notes,
+        f"list: {len(clips)} clips, {len(files)} files, {missing} of them not there",
+    ):
         say(line)
     return {
         "clips": len(clips),
@@ -72,6 +76,13 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "notes": notes,
         "sha256": checksums(job.index.parent, [target.name for target in job.outputs]),
     }
+
+
+def _texts_in_cells(clips: Sequence[Clip], dataset: Dataset) -> Iterator[str]:
+    """Which columns of one's own data were taken for texts."""
+    for name, modality in dataset.modalities.items() if find(dataset.adapter).card is None else ():
+        if any(name in clip.sources and clip.sources[name].text is not None for clip in clips):
+            yield f"list: the cells of the column {modality.column!r} are the texts of {name}, not names of files"
 
 
 def _check_annotations(dataset: Dataset, job: Job) -> None:
@@ -106,6 +117,24 @@ def stored(path: Path, dataset: Dataset) -> list[Clip]:
     ]
 
 
+def locate(dataset: Dataset, clips: Sequence[Clip]) -> tuple[list[Clip], dict[str, Seen], list[str]]:
+    """The clips with the places where their files lie, what the file system says of each file, and notes on both.
+
+    Raises:
+        AgmError: as `look` does.
+    """
+    official = files = look(dataset, clips)
+    missing = [path for path, seen in official.items() if seen.size is None]
+    adapter = find(dataset.adapter)
+    clips, notes = elsewhere(dataset.root, clips, missing, adapter.unique, adapter.stem)
+    if notes:
+        files = look(dataset, clips)
+        missing = [path for path, seen in files.items() if seen.size is None]
+    if hint := surroundings(dataset.root, list(official), missing):
+        notes.append(f"{len(missing):,} of {len(files):,} files are not there, the first: {missing[0]}. {hint}")
+    return clips, files, notes
+
+
 def look(dataset: Dataset, clips: Sequence[Clip]) -> dict[str, Seen]:
     """Ask the file system for every file that the clips name, in the order of the paths.
 
@@ -130,7 +159,9 @@ def look(dataset: Dataset, clips: Sequence[Clip]) -> dict[str, Seen]:
         found = {path: Seen(None, None) if seen == MISSING else seen for path, seen in found.items()}
     wrong = sorted((*named[path], seen, path) for path, seen in found.items() if isinstance(seen, str))
     where = ", ".join(dataset.annotations.values())
-    refuse([f"row {row}: {modality}: {why}: {path}" for row, modality, why, path in wrong], where, FIX)
+    texts = any(dataset.modalities[modality].kind == "text" for _, modality, _, _ in wrong)
+    fix = f"{FIX}; if the cells are texts and no paths: agm compose … dataset.texts=cells" if texts else FIX
+    refuse([f"row {row}: {modality}: {why}: {path}" for row, modality, why, path in wrong], where, fix)
     if adapter.made_by:
         return {path: seen._replace(mtime_ns=None) for path, seen in found.items()}
     return found

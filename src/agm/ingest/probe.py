@@ -22,6 +22,8 @@ from PIL import UnidentifiedImageError
 
 from agm import limits
 from agm.config.schema import Flaw, Limits
+from agm.encoding import as_text
+from agm.ingest.cell import INVISIBLE
 from agm.ingest.clip import Clip
 from agm.ingest.flaws import SAYS, flaw
 from agm.media import (
@@ -253,7 +255,7 @@ def _unidentified(path: Path) -> str:
 def _text(path: Path, size: int) -> Media:
     limits.check("text_bytes", size, "the text has {} bytes")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = as_text(path.read_bytes())
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise Unusable(f"the text is not UTF-8 (byte {byte:#04x} at {error.start})") from None
@@ -262,7 +264,7 @@ def _text(path: Path, size: int) -> Media:
 
 def _words(text: str) -> Media:
     limits.check("text_bytes", len(text.encode()), "the text has {} bytes")
-    if not text.strip():
+    if not INVISIBLE.sub("", text).strip():
         raise Unusable("the text is blank")
     plain = " ".join(unicodedata.normalize("NFC", text).casefold().split())
     return Media(digest=blake2b(plain.encode(), digest_size=8).hexdigest())

@@ -66,7 +66,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     manifest = _manifest(clips, splits, probes, classes, dataset)
     rejected = _rejected(clips, splits, probes)
     counts = {split: manifest["split"].eq(split).sum() for split in SPLITS}
-    _check_splits(counts, splits, rejected, dataset)
+    _check_splits(counts, splits, rejected, dataset, listed["notes"])
     for target, table in zip(job.outputs, (manifest, rejected), strict=True):
         write_parquet(target, table)
     leaks = straddling(manifest, dataset)
@@ -194,11 +194,14 @@ def _flawed(flaws: dict[str, dict[str, dict[str, int]]]) -> list[str]:
     return said
 
 
-def _check_splits(counts: dict[str, int], splits: Sequence[str], rejected: pl.DataFrame, dataset: Dataset) -> None:
+def _check_splits(
+    counts: dict[str, int], splits: Sequence[str], rejected: pl.DataFrame, dataset: Dataset, notes: Sequence[str]
+) -> None:
     """Refuse data that cannot be trained or tested on."""
     fix = "mend the files, or name other ones in the annotations"
     if find(dataset.adapter).card is not None:
         fix = f"check dataset.root: `agm datasets {dataset.adapter}` says which folder is expected"
+        fix = ". ".join([fix, *notes])
     for split in SPLITS:
         if counts[split]:
             continue

@@ -1,4 +1,8 @@
-"""Read annotation files: any line ends, quoted fields, a byte order mark or none; UTF-8 only."""
+"""Read annotation files: any line ends, quoted fields, UTF-8 or what a byte order mark says.
+
+A table with a header may have commas, semicolons, tabs or bars between its cells: what gives the columns that must be
+there is taken, and said where it is not the comma. Rows of blank cells, which table programs leave, are passed over.
+"""
 
 import csv
 import io
@@ -6,9 +10,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from agm.encoding import as_text, encoding_of
 from agm.errors import AgmError
 from agm.ingest.clip import refuse
+from agm.progress import say
 
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# A cell may be as long as the memory allows: texts have `dataset.limits.text_bytes`, other columns are not read.
+csv.field_size_limit(2**31 - 1)
 FIX = "correct these rows (a row's number is its line in the file; the header is row 1)"
 
 
@@ -19,16 +28,17 @@ class Row(dict[str, str]):
 
 
 def rows(path: str, required: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows below the header; empty lines are passed over.
+    """Yield the rows below the header; rows of blank cells are passed over.
 
     Raises:
-        AgmError: when the file is not a UTF-8 CSV, lacks a required column or any row, or (after the last row) for
-            rows with too many or too few cells.
+        AgmError: when the file is not a CSV in a known encoding, lacks a required column or any row, or (after the last
+            row) for rows with too many or too few cells.
     """
-    lines = cells(path)
+    delimiter = _delimiter(path, required)
+    lines = cells(path, delimiter)
     _, header = next(lines, (1, []))
     header = [name.strip() for name in header]
-    _check_header(header, required, path)
+    _check_header(header, required, path, delimiter)
     empty, problems = True, []
     for number, found in lines:
         empty = False
@@ -43,22 +53,39 @@ def rows(path: str, required: Sequence[str]) -> Iterator[Row]:
         raise AgmError("The annotations have no rows", where=path, fix="add one row for each clip below the header")
 
 
+def _delimiter(path: str, required: Sequence[str]) -> str:
+    """What stands between the cells: the first that gives the header every column that must be there, else commas."""
+    _, encoding = encoding_of(_bytes(path))
+    for delimiter, name in DELIMITERS.items():
+        try:
+            _, header = next(cells(path, delimiter), (1, []))
+        except AgmError:  # a header in quotes is no CSV when read with the wrong delimiter
+            continue
+        if set(required) <= {each.strip() for each in header}:
+            if (delimiter, encoding) != (",", "UTF-8"):
+                say(f"{path} is read as {encoding} with {name} between the cells")
+            return delimiter
+    return ","
+
+
 def text_of(path: str) -> str:
-    """The text of a UTF-8 file, without a byte order mark.
+    """The text of a file in UTF-8, or in what its byte order mark says, without the mark.
 
     Raises:
-        AgmError: with the row that is not UTF-8.
+        AgmError: with the row that is not in that encoding.
     """
+    content = _bytes(path)
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        return as_text(content)
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = error.object[error.start]
-        raise AgmError(
-            f"The annotations are not UTF-8: row {line} has the byte {byte:#04x}",
-            where=path,
-            fix="save the file as UTF-8",
-        ) from None
+        _, encoding = encoding_of(content)
+        row = content.count(b"\n", 0, error.start) + 1
+        what = f"The annotations are not {encoding}: row {row} has the byte {content[error.start]:#04x}"
+        raise AgmError(what, where=path, fix="save the file as UTF-8") from None
+
+
+def _bytes(path: str) -> bytes:
+    return Path(path).read_bytes()
 
 
 def lines(path: str) -> Iterator[tuple[int, str]]:
@@ -72,29 +99,37 @@ def lines(path: str) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def cells(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every line of a CSV that is not empty, the header included if there is one.
+def cells(path: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of every line of a CSV that has a cell with something in it, the header included.
 
     Raises:
         AgmError: with the row that is not UTF-8, or not CSV.
     """
-    reader = csv.reader(io.StringIO(text_of(path), newline=""), strict=True)
+    text = text_of(path)
+    if (place := text.find("\0")) >= 0:
+        what = f"The annotations are not a CSV: row {text.count(chr(10), 0, place) + 1} has a NUL character"
+        fix = "save the file as UTF-8; UTF-16 without a byte order mark has many of them"
+        raise AgmError(what, where=path, fix=fix)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     start = 1
     try:
         for found in reader:
-            if found:
+            if any(cell.strip() for cell in found):
                 yield start, found
             start = reader.line_num + 1
     except csv.Error as error:
         raise AgmError(f"The annotations are not a CSV: row {start}: {error}", where=path, fix=FIX) from None
 
 
-def _check_header(header: list[str], required: Sequence[str], path: str) -> None:
+def _check_header(header: list[str], required: Sequence[str], path: str, delimiter: str) -> None:
     if twice := [name for name, count in Counter(header).items() if count > 1 and name]:
         raise AgmError(f"Row 1 names a column twice: {', '.join(twice)}", where=path, fix="rename one of them")
     if missing := [name for name in required if name not in header]:
+        _, encoding = encoding_of(_bytes(path))
+        has = ", ".join(map(repr, header)) or "none"
         raise AgmError(
-            f"Row 1 lacks the column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, header)) or 'none'}",
+            f"Row 1 lacks the column {', '.join(map(repr, missing))}; it has {has}, read as {encoding} with "
+            f"{DELIMITERS[delimiter]} between the cells",
             where=path,
             fix="add it, or name the right columns in dataset.modalities.<name>.column and dataset.group",
         )

@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
 from agm.files import replacing
+from agm.inspect.fonts import Fonts
+from agm.inspect.transcript import Transcript
 from agm.tensors import Feature
 
 FRAMES = 4
@@ -36,7 +39,7 @@ class Shown:
 
     Attributes:
         tensors: of each modality that the clip has.
-        texts: the transcript of each text modality.
+        texts: each text modality in words.
     """
 
     clip_id: str
@@ -44,7 +47,7 @@ class Shown:
     label: str
     duration: float | None
     tensors: Mapping[str, np.ndarray]
-    texts: Mapping[str, str]
+    texts: Mapping[str, Transcript]
 
 
 def draw(clips: Sequence[Shown], features: Mapping[str, Feature], target: Path, scale: float = 1.0) -> None:
@@ -55,11 +58,13 @@ def draw(clips: Sequence[Shown], features: Mapping[str, Feature], target: Path, 
     """
     widths = {name: scale * WIDTHS[each.kind] * _frames(each) for name, each in features.items()}
     size = (CAPTION + sum(widths.values()) + GAP * (1 + len(widths)), HEAD + len(clips) * (scale * ROW + GAP))
-    with mpl.rc_context(STYLE), warnings.catch_warnings(action="ignore"):  # a script that the font does not have
+    fonts = Fonts(_letters(clips))
+    style = STYLE | {"font.family": fonts.families}
+    with mpl.rc_context(style), warnings.catch_warnings(action="ignore"):  # a script that no font has
         figure = Figure(figsize=size, dpi=DPI)
         for number, clip in enumerate(clips):
             top = HEAD + number * (scale * ROW + GAP)
-            _caption(_field(figure, GAP, top, CAPTION - GAP, scale * ROW), clip)
+            _caption(_field(figure, GAP, top, CAPTION - GAP, scale * ROW), clip, fonts)
             left = CAPTION + GAP
             for name, feature in features.items():
                 axes = _field(figure, left, top, widths[name], scale * ROW)
@@ -67,11 +72,18 @@ def draw(clips: Sequence[Shown], features: Mapping[str, Feature], target: Path, 
                 if number == 0:
                     axes.set_title(name, fontsize=7, color=MUTED, loc="left", pad=3)
                 if name in clip.tensors:
-                    _fill(axes, clip, name, feature)
+                    _fill(axes, clip, name, feature, fonts)
         content = io.BytesIO()  # on a full disk, what is drawn to a file directly fails without saying why
         FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
     with replacing(target) as temporary:
         temporary.write_bytes(content.getbuffer())
+
+
+def _letters(clips: Sequence[Shown]) -> str:
+    """All that is to be written."""
+    texts = [each for clip in clips for each in clip.texts.values()]
+    written = [text for each in texts for text in (each.person, each.network) if text is not None]
+    return "".join([*written, *(clip.label + clip.clip_id for clip in clips)])
 
 
 def _frames(feature: Feature) -> int:
@@ -86,16 +98,17 @@ def _field(figure: Figure, left: float, top: float, width: float, height: float)
     return axes
 
 
-def _caption(axes: Axes, clip: Shown) -> None:
+def _caption(axes: Axes, clip: Shown, fonts: Fonts) -> None:
     seconds = "" if clip.duration is None else f", {clip.duration:.2f} s"
-    axes.text(0, 1, "\n".join(textwrap.wrap(clip.label, 20)[:3]), va="top", fontsize=9, weight="bold")
-    axes.text(0, 0, "\n".join([*textwrap.wrap(clip.clip_id, 24)[:3], f"{clip.split}{seconds}"]), color=MUTED)
+    label, clip_id = fonts.drawable(clip.label), fonts.drawable(clip.clip_id)
+    axes.text(0, 1, "\n".join(_wrapped(label, 20, 3)), va="top", fontsize=9, weight="bold")
+    axes.text(0, 0, "\n".join([*_wrapped(clip_id, 24, 3), f"{clip.split}{seconds}"]), color=MUTED)
 
 
-def _fill(axes: Axes, clip: Shown, name: str, feature: Feature) -> None:
+def _fill(axes: Axes, clip: Shown, name: str, feature: Feature, fonts: Fonts) -> None:
     """Draw one modality of one clip."""
     if name in clip.texts:
-        _words(axes, clip.texts[name])
+        _words(axes, clip.texts[name], fonts)
         return
     tensor = clip.tensors[name]
     match feature.kind:
@@ -144,7 +157,19 @@ def _heat(axes: Axes, tensor: np.ndarray, feature: Feature) -> None:
     axes.imshow(flat, aspect="auto", cmap="coolwarm", vmin=-3, vmax=3, interpolation="nearest")
 
 
-def _words(axes: Axes, text: str) -> None:
+def _words(axes: Axes, text: Transcript, fonts: Fonts) -> None:
+    """What a person reads, and below it, where that differs, what the network gets."""
     box = axes.get_window_extent()
     width, lines = int(box.width / DPI / LETTER), int(box.height / DPI / LINE)
-    axes.text(0, 1, "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …")), va="top")
+    if text.person is not None:
+        most = lines if text.network is None else lines // 2
+        axes.text(0, 1, "\n".join(_wrapped(fonts.drawable(text.person), width, most)), va="top")
+    if text.network is not None:
+        gets = _wrapped(f"the network: {fonts.drawable(text.network)}", width, lines - lines // 2)
+        axes.text(0, 0, "\n".join(gets), va="bottom", color=MUTED)
+
+
+def _wrapped(text: str, width: int, lines: int) -> list[str]:
+    """The first lines of a text; a character of Chinese, Japanese or Korean is as wide as two letters."""
+    wide = any(unicodedata.east_asian_width(each) in "WF" for each in text)
+    return textwrap.wrap(text, width // 2 if wide else width, max_lines=lines, placeholder=" …")

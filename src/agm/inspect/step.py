@@ -7,7 +7,8 @@ Writes   data/<data set>/contact_sheet.png: the first clips of each class, as th
          or texts)
          data/<data set>/inspection.json: clips per split and class, a histogram of durations, what leaks between the
          splits (shared groups, and clips that two splits have in every modality), the flaws that `agm ingest` found,
-         and of each modality how many tensors are blank: those show nothing to a network
+         of each modality how many tensors are blank: those show nothing to a network, and the texts of the contact
+         sheet
 
 With the id of a clip, writes inspected/<clip>.png instead, and prints where the clip comes from, its label and split,
 which clips look the same, and whether it was left out, and why. The name of the data set stands for all of it.
@@ -70,7 +71,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     signatures = {name: each.signatures() for name, each in signers.items()}
     found = duplicates(seen.clip_ids, seen.splits, signatures)
     write_parquet(pairs, found)
-    _draw(params, shards, chosen, seen, sheet)
+    texts = _draw(params, shards, chosen, seen, sheet)
     leaks = [*manifest["leaks"], *findings(found)]
     blank = {name: int(each.blank.sum()) for name, each in signatures.items() if not _is_text(params, name)}
     shown = [f"{name}: the tensors of {number} clips show nothing" for name, number in blank.items() if number]
@@ -80,6 +81,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "clips": {split: _balance(clips.filter(split=split), shards.classes) for split in SPLITS},
         "durations": durations(clips),
         "leaks": leaks,
+        "texts": texts,
         "duplicates": summary(found, list(shards.features)),
         "flaws": manifest["flaws"],
         "blank": blank,
@@ -129,7 +131,8 @@ def _pass(shards: Shards, signers: Mapping[str, Signer], chosen: set[str]) -> Se
     return seen
 
 
-def _draw(params: Params, shards: Shards, chosen: pl.DataFrame, seen: Seen, target: Any) -> None:
+def _draw(params: Params, shards: Shards, chosen: pl.DataFrame, seen: Seen, target: Any) -> list[dict[str, Any]]:
+    """Draw the chosen clips, and return their texts, which a browser has more fonts for."""
     from agm.inspect import sheet  # matplotlib: not for the help
 
     shown = []
@@ -139,6 +142,11 @@ def _draw(params: Params, shards: Shards, chosen: pl.DataFrame, seen: Seen, targ
         about = (clip[key] for key in ("clip_id", "split", "label_name", "duration"))
         shown.append(sheet.Shown(*about, tensors, texts))
     sheet.draw(shown, shards.features, target)
+    return [
+        {"clip_id": clip.clip_id, "modality": name, "person": text.person, "network": text.network}
+        for clip in shown
+        for name, text in clip.texts.items()
+    ]
 
 
 def _balance(clips: pl.DataFrame, classes: list[str]) -> dict[str, int]:

@@ -1,49 +1,86 @@
-"""Texts as a person reads them."""
+"""Texts as a person reads them, and as the network gets them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from agm import limits
 from agm.config import Params
+from agm.config.schema import TextFeatures
+from agm.extract import text, tokens
 from agm.files import read_json
 from agm.graph import Graph
+from agm.limits import Unusable
+from agm.source import Source
 from agm.tensors import Feature
 
-# How `agm extract` numbers words: padding, a word that the vocabulary lacks, and then the vocabulary.
-PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
+PADDING = 0
+UNKNOWN = "□"
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One text of one clip.
+
+    Attributes:
+        person: the text as the annotations or its file have it; None where the file cannot be read any more.
+        network: the words that the network gets, an unknown one as □, in brackets how many are cut off; None where
+            these are all of the person's words, or where the network gets vectors.
+    """
+
+    person: str | None
+    network: str | None
 
 
 def transcripts(
     params: Params, clip: Mapping[str, Any], tensors: Mapping[str, np.ndarray], features: Mapping[str, Feature]
-) -> dict[str, str]:
-    """The text modalities of a clip in words: as the annotations have them, or else from the ids of the words.
-
-    A text that only its file holds, and of which a network sees vectors, has no transcript here.
+) -> dict[str, Transcript]:
+    """The text modalities of a clip.
 
     Args:
         clip: of each modality where it lies.
     """
-    texts = [name for name, each in params.dataset.modalities.items() if each.kind == "text" and name in tensors]
+    names = [name for name, each in params.dataset.modalities.items() if each.kind == "text" and name in tensors]
     found = {}
-    for name in texts:
-        if (text := clip[name]["text"]) is not None:
-            found[name] = text
-        elif features[name].kind == "text":
-            found[name] = _spelt(tensors[name], _vocabulary(params, name))
+    for name in names:
+        person = _content(Source(**clip[name]).below(params.dataset.root), params)
+        network = _network(params, name, tensors[name], person) if features[name].kind == "text" else None
+        found[name] = Transcript(person, network)
     return found
 
 
-def _vocabulary(params: Params, modality: str) -> list[str] | None:
-    """The words of a modality in the order of their ids; None where the ids are a tokenizer's."""
-    job = Graph(params).job("extract", modality, params.parts[0])
-    words = read_json(job.index, job.command)["feature"]["vocabulary"]
-    return words if isinstance(words, list) else None
+def _content(source: Source, params: Params) -> str | None:
+    try:
+        with limits.under(params.dataset.limits):
+            return text.content(source)
+    except (Unusable, OSError):
+        return None
 
 
-def _spelt(ids: np.ndarray, vocabulary: Sequence[str] | None) -> str:
-    """The words that `ids` stand for, an unknown one as □; the numbers themselves without a vocabulary."""
+def _network(params: Params, modality: str, ids: np.ndarray, person: str | None) -> str | None:
+    """What the ids of words or tokens stand for; None where a person reads the same words."""
+    settings: TextFeatures = params.features[modality]
     there = ids[ids != PADDING]
-    if vocabulary is None:
-        return " ".join(map(str, there))
-    return " ".join("□" if each == UNKNOWN else vocabulary[each - FIRST_WORD] for each in there)
+    if settings.tokenizer is not None:
+        return " ".join(tokens.spelt(settings.tokenizer, there - 1))
+    shown = _spelt(there, _vocabulary(params, modality))
+    if person is None:
+        return " ".join(shown)
+    words = text.words(person, settings)
+    if shown == words:
+        return None
+    cut = len(words) - len(shown)
+    return " ".join([*shown, f"[{cut} more]"] if cut > 0 else shown)
+
+
+def _vocabulary(params: Params, modality: str) -> list[str]:
+    """The words of a modality in the order of their ids."""
+    job = Graph(params).job("extract", modality, params.parts[0])
+    return read_json(job.index, job.command)["feature"]["vocabulary"]
+
+
+def _spelt(ids: np.ndarray, vocabulary: Sequence[str]) -> list[str]:
+    """The words that `ids` stand for."""
+    return [UNKNOWN if each == text.UNKNOWN else vocabulary[each - text.FIRST_WORD] for each in ids]

@@ -19,6 +19,7 @@ from agm.tables import ENOUGH_CLIPS
 FOLDER = Path(__file__).parent
 SHOWN_REASONS = 20
 SHOWN_CLIPS = 50
+SHOWN_CHARACTERS = 300
 FEW_FAILURES = 10
 """Of more, the table starts folded."""
 MANY_CLASSES = 30
@@ -112,6 +113,7 @@ def _data(study: Study) -> dict[str, Any]:
         "quarantined": tables.quarantined(study, SHOWN_CLIPS),
         "warnings": study.manifest["warnings"],
         "sheet": f"data:image/png;base64,{base64.b64encode(study.sheet).decode()}",
+        "texts": tables.texts(study, SHOWN_CHARACTERS),
         "durations": figures.duration_panels(study),
         "duplicates": tables.duplicates(study),
         "flaws": tables.flaws(study),

@@ -208,6 +208,22 @@ def clips(study: Study) -> Table:
     return Table("Clips used", ("class", *SPLITS), (total, *rows))
 
 
+def texts(study: Study, most: int) -> Table | None:
+    """The texts of the contact sheet, at most so many characters of each; None without texts."""
+    rows = [
+        (Cell(each["clip_id"]), Cell(each["modality"]), *(Cell(_cut(each[who], most)) for who in ("person", "network")))
+        for each in study.inspection["texts"]
+    ]
+    columns = ("clip", "modality", "a person reads", "where that differs, the network gets")
+    return Table("Texts of the contact sheet", columns, tuple(rows), frozenset({1, 2, 3})) if rows else None
+
+
+def _cut(text: str | None, most: int) -> str:
+    if text is None:
+        return NOTHING
+    return text if len(text) <= most else f"{text[:most]} …"
+
+
 def duplicates(study: Study) -> Table:
     """How many clips of one split look the same as a clip of an earlier one: in every modality, and in each."""
     rows = []

@@ -31,8 +31,8 @@ class Modality(Block):
     an array, [steps, …], in NumPy's .npy format: features that another program made; an `array` likewise, of one shape,
     for encoders of images."""
     column: str
-    """What of the annotations the modality is: for `manifest` the column that names its file, for a published data set
-    one of those that `agm datasets NAME` lists. Audio may name a video: its sound is read."""
+    """What of the annotations the modality is: for `manifest` the column that names its file, or holds its text; for a
+    published data set one of those that `agm datasets NAME` lists. Audio may name a video: its sound is read."""
 
 
 class Split(Block):
@@ -61,7 +61,7 @@ class Limits(Block):
     """Numbers in the clip's array (.npy, or its part of a file of many clips), and in what must be read to reach it,
     such as a compressed chunk of an HDF5 file."""
     text_bytes: Positive | None = 16_777_216
-    """Bytes of a text."""
+    """Bytes of a text, in a file or in a cell."""
     memory_bytes: Positive | None = 2_147_483_648
     """Memory to be taken while a clip is read, beyond what its process has: for what no header tells. Not for
     pickles, which are read once for all their clips."""
@@ -89,6 +89,10 @@ class Dataset(Block):
     classes: list[str] | None = None
     """The labels to use of a published data set; clips with another one are not read. Null for its usual ones."""
     split: Split = Split()
+    texts: Literal["cells", "files"] | None = None
+    """For `manifest`, whether the columns of kind `text` hold the texts themselves or name files; null recognises it,
+    for each column: files where one of its first cells names a file below `root`, or every cell ends like a file's
+    name."""
     links: list[str] = Field(default=[])
     """Folders outside `root` to which links below it may lead. `root` itself may be a link to anywhere."""
     limits: Limits = Limits()
@@ -283,7 +287,8 @@ class TextFeatures(FeaturesBlock):
     kind: Literal["text"]
     """Taken from dataset.modalities; not written in the file."""
     words: Positive = 32
-    """Tokens kept of every text; shorter ones are padded with 0."""
+    """Tokens kept of every text; shorter ones are padded with 0. In scripts without spaces (Chinese, Japanese, Thai) a
+    character is a word, so a sentence takes more of them; an emoji is one."""
     vocabulary: Positive = 10000
     """Size limit of the vocabulary, which is built on the training split only."""
     min_count: Positive = 1

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from agm.config.schema import Dataset
 from agm.errors import AgmError
+from agm.ingest.cell import look_alikes
 from agm.ingest.chosen import disjoint, of_classes
 from agm.ingest.clip import Adapter, Clip
+from agm.ingest.locate import lies_there
 from agm.tables import SPLITS
 
 
@@ -21,17 +23,26 @@ def read(dataset: Dataset) -> list[Clip]:
     """The clips that the data set's annotations name, of the classes asked for, in their order.
 
     Raises:
-        AgmError: when the root folder does not exist, or for what is wrong with the annotations, row by row.
+        AgmError: when the root folder or the annotations do not exist, or for what is wrong with them, row by row.
     """
     adapter = find(dataset.adapter)
     if not Path(dataset.root).is_dir():
         fix = f"run `{adapter.made_by}`" if adapter.made_by else "agm compose … dataset.root=/its/folder"
         raise AgmError("The folder of the raw data (dataset.root) does not exist", where=dataset.root, fix=fix)
+    _check_annotations(dataset)
     if adapter.card is not None:
         adapter.card.check(dataset)
         chosen = of_classes(adapter.clips(dataset), dataset)
         return disjoint(chosen) if adapter.card.schemes[adapter.card.scheme(dataset)].disjoint else chosen
     return adapter.clips(dataset)
+
+
+def _check_annotations(dataset: Dataset) -> None:
+    """Refuse annotations that are not there, and say what lies in their place."""
+    for key, path in dataset.annotations.items():
+        if not Path(path).exists():
+            fix = f"agm compose … dataset.annotations.{key}=/its/path. {lies_there(Path(path))}"
+            raise AgmError(f"The annotations (dataset.annotations.{key}) are not there", where=path, fix=fix)
 
 
 def differences(dataset: Dataset, clips: Sequence[Clip]) -> list[str]:
@@ -48,3 +59,11 @@ def differences(dataset: Dataset, clips: Sequence[Clip]) -> list[str]:
         for split in SPLITS
         if split in official and found[split] != official[split]
     ]
+
+
+def spellings(dataset: Dataset, clips: Sequence[Clip]) -> list[str]:
+    """Classes, and groups, that look alike and yet count as different ones."""
+    card = find(dataset.adapter).card
+    group = (card and card.group) or dataset.group or "group"
+    groups = [clip.group for clip in clips if clip.group is not None]
+    return [*look_alikes("label", [clip.label for clip in clips]), *look_alikes(group, groups)]

@@ -78,4 +78,4 @@ def _labels(path: str) -> list[int]:
     return [int(label) for label in found]
 
 
-ADAPTER = Adapter(clips, CARD)
+ADAPTER = Adapter(clips, CARD, unique=2)

@@ -278,4 +278,4 @@ def _segments(path: Path, video: str) -> list[Segment]:
     return found
 
 
-ADAPTER = Adapter(clips, CARD)
+ADAPTER = Adapter(clips, CARD, unique=3)

@@ -170,10 +170,16 @@ def _cut(name: str) -> Cut | None:
     return cut if cut.end > start else None
 
 
+def _official(stem: str) -> str:
+    """The official spelling of a clip's name: starts and ends of six digits."""
+    return str(_cut(stem) or stem)
+
+
 def _files(root: str) -> dict[tuple[str, int], str]:
     """YouTube id and start → path of every clip that is there; of a corrupted one, its replacement.
 
-    Downloads differ in which folder a clip of the lists is in, so all are looked through.
+    Downloads differ in which folder a clip of the lists is in, so all are looked through. What is in none of them, as
+    where there is a folder for each class, `agm.ingest.locate` finds.
     """
     found = {}
     for folder in ("test", "val", "train", REPLACEMENTS):  # the last one that has it counts
@@ -202,4 +208,4 @@ FOLDERS = {
     "tcmax": {"tcmax_train": "train", "tcmax_test": "test"},
 }
 
-ADAPTER = Adapter(clips, CARD)
+ADAPTER = Adapter(clips, CARD, stem=_official)

@@ -2,17 +2,22 @@
 
 Columns: `clip_id`; `label`, all integers or all names; `split` (train, val or test), which may be missing or have
 empty cells; for each modality the column that `dataset.modalities` names, with the path of a file below
-`dataset.root`, empty where the clip lacks that modality; and the column that `dataset.group` names, if it is set.
-Other columns are ignored.
+`dataset.root`, or a text itself, empty where the clip lacks that modality; and the column that `dataset.group` names,
+if it is set. Other columns are ignored. `agm.ingest.cell` says what a cell means.
+
+A column of kind `text` holds texts or names files: `dataset.texts` says which, or it is recognised.
 """
 
+import os
 import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from agm.config.schema import Dataset
+from agm.config.schema import Dataset, Modality
 from agm.errors import AgmError
+from agm.ingest.cell import INTEGER, category, plain
 from agm.ingest.clip import Adapter, Clip, refuse
 from agm.ingest.table import FIX, Row, rows
 from agm.source import Source
@@ -21,9 +26,11 @@ from agm.tables import SPLITS
 # Ids become file names in users' hands, so nothing that a file system or a shell trips over.
 UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 LONGEST_ID = 200
-INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-# What a table program writes for a number that is not whole, or for a missing one.
-NUMBER = re.compile(r"[+-]?([0-9]*\.[0-9]*|[0-9.]+e[+-]?[0-9]+|nan|inf|infinity)", re.IGNORECASE)
+# What a table program writes for a number that is not whole.
+NUMBER = re.compile(r"[+-]?([0-9]*\.[0-9]*|[0-9.]+e[+-]?[0-9]+|inf|infinity)", re.IGNORECASE)
+FILE_NAME = re.compile(r"[^\n]*\.[A-Za-z][A-Za-z0-9]{0,4}")
+LOOKED_AT = 100
+"""Most cells that are looked for as files before they are taken for texts."""
 
 
 @dataclass
@@ -45,13 +52,17 @@ def clips(dataset: Dataset) -> list[Clip]:
     path = _path(dataset)
     columns = {name: modality.column for name, modality in dataset.modalities.items()}
     required = ["clip_id", "label", *dict.fromkeys(columns.values()), *([dataset.group] if dataset.group else [])]
+    table = list(rows(path, required))
+    texts = {
+        name for name, each in dataset.modalities.items() if each.kind == "text" and _holds_texts(table, each, dataset)
+    }
     found, problems, seen = [], [], _Seen()
-    for row in rows(path, required):
-        clip = _clip(row, columns, dataset.group)
+    for row in table:
+        clip = _clip(row, columns, texts, dataset.root, dataset.group)
         wrong = [
-            *_wrong_id(clip, seen),
-            *_wrong_label(clip, seen),
-            *_wrong_split(clip, seen, dataset.group),
+            *_wrong_id(clip, row, seen),
+            *_wrong_label(clip, row, seen),
+            *_wrong_split(clip, row, seen, dataset.group),
             *_wrong_path(clip),
         ]
         problems += [f"row {row.number}: {each}" for each in wrong]
@@ -70,31 +81,65 @@ def _path(dataset: Dataset) -> str:
     return dataset.annotations["clips"]
 
 
-def _clip(row: Row, columns: dict[str, str], group: str | None) -> Clip:
-    label = row["label"]
+def _holds_texts(table: list[Row], modality: Modality, dataset: Dataset) -> bool:
+    """Whether the cells of a column are texts, and not the names of files."""
+    if dataset.texts is not None:
+        return dataset.texts == "cells"
+    cells = [row[modality.column] for row in table if plain(row[modality.column])]
+    if all(FILE_NAME.fullmatch(cell) for cell in cells):
+        return False
+    return not any(_is_file(dataset.root, cell) for cell in cells[:LOOKED_AT])
+
+
+def _is_file(root: str, cell: str) -> bool:
+    try:
+        return Path(root, cell).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        return False
+
+
+def _relative(cell: str, root: str) -> str:
+    """A path as seen from the root; one that is absolute and not below it stays absolute, and is refused."""
+    path = posixpath.normpath(cell)
+    for folder in (os.path.abspath(root), os.path.realpath(root)):
+        if path.startswith(folder.rstrip("/") + "/"):
+            return posixpath.relpath(path, folder)
+    return path
+
+
+def _clip(row: Row, columns: dict[str, str], texts: set[str], root: str, group: str | None) -> Clip:
     return Clip(
-        clip_id=row["clip_id"],
-        split=row.get("split") or None,
-        label=str(int(label)) if INTEGER.fullmatch(label) else label,
-        group=row[group] if group else None,
-        sources={name: Source(posixpath.normpath(row[column])) for name, column in columns.items() if row[column]},
+        clip_id=plain(row["clip_id"]),
+        split=category(row.get("split", "")) or None,
+        label=category(row["label"]),
+        group=category(row[group]) if group else None,
+        sources={
+            name: Source(text=row[column]) if name in texts else Source(_relative(row[column], root))
+            for name, column in columns.items()
+            if plain(row[column])
+        },
         row=row.number,
     )
 
 
-def _wrong_id(clip: Clip, seen: _Seen) -> Iterator[str]:
+def _no_value(column: str, row: Row) -> str:
+    """What is wrong with a cell that must hold a value and holds none."""
+    return f"{column} is empty" if not row[column] else f"{column} is {row[column]!r}, which means a missing value"
+
+
+def _wrong_id(clip: Clip, row: Row, seen: _Seen) -> Iterator[str]:
     if not clip.clip_id:
-        yield "clip_id is empty"
+        yield _no_value("clip_id", row)
     elif UNFIT.search(clip.clip_id) or clip.clip_id in (".", "..") or len(clip.clip_id.encode()) > LONGEST_ID:
         yield f"clip_id {clip.clip_id[:60]!r} is not fit for a file name"
     elif (first := seen.ids.setdefault(clip.clip_id, clip.row)) != clip.row:
         yield f"clip_id {clip.clip_id!r} is in row {first} already"
 
 
-def _wrong_label(clip: Clip, seen: _Seen) -> Iterator[str]:
+def _wrong_label(clip: Clip, row: Row, seen: _Seen) -> Iterator[str]:
     integer = INTEGER.fullmatch(clip.label) is not None
     if not clip.label:
-        yield "label is empty"
+        yield _no_value("label", row)
     elif NUMBER.fullmatch(clip.label):
         yield f"label {clip.label!r} is neither an integer nor a name"
     elif (other := seen.labels.get(not integer)) is not None:
@@ -104,11 +149,11 @@ def _wrong_label(clip: Clip, seen: _Seen) -> Iterator[str]:
         seen.labels.setdefault(integer, clip.row)
 
 
-def _wrong_split(clip: Clip, seen: _Seen, column: str | None) -> Iterator[str]:
+def _wrong_split(clip: Clip, row: Row, seen: _Seen, column: str | None) -> Iterator[str]:
     if clip.split is not None and clip.split not in SPLITS:
         yield f"split {clip.split!r} is not one of {', '.join(SPLITS)}"
     if clip.group == "":
-        yield f"{column} is empty, so the clip's group is not known"
+        yield f"{_no_value(column, row)}, so the clip's group is not known"
     elif clip.group is not None and clip.split is not None:
         split, first = seen.groups.setdefault(clip.group, (clip.split, clip.row))
         if split != clip.split and clip.group not in seen.straddling:
@@ -119,6 +164,8 @@ def _wrong_split(clip: Clip, seen: _Seen, column: str | None) -> Iterator[str]:
 def _wrong_path(clip: Clip) -> Iterator[str]:
     for modality, source in clip.sources.items():
         path = source.path
+        if path is None:
+            continue
         if path.startswith("/") or path.split("/")[0] == "..":
             yield f"{modality}: the path {path!r} leaves the root folder"
         elif "\0" in path:

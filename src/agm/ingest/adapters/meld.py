@@ -102,4 +102,4 @@ def _clip(row: Row, split: str, label: str, dataset: Dataset) -> Clip:
     )
 
 
-ADAPTER = Adapter(clips, CARD)
+ADAPTER = Adapter(clips, CARD, unique=2)

@@ -161,4 +161,4 @@ def _below(root: str, folder: str) -> str:
         ) from None
 
 
-ADAPTER = Adapter(clips, CARD)
+ADAPTER = Adapter(clips, CARD, unique=3)

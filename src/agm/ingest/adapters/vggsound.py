@@ -15,6 +15,7 @@ from agm.source import Source
 
 VIDEO = re.compile(r"[A-Za-z0-9_-]{11}")
 FILE = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{1,6})\.mp4")
+NAME = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{1,6})(?:_[0-9]{1,6})?")
 START = re.compile(r"[0-9]{1,6}")
 FOLDER = "video"
 
@@ -101,6 +102,12 @@ def _fields(row: list[str], split: str) -> list[str]:
     return [file[1], file[2], row[1], split] if file and len(row) == 2 else row
 
 
+def _official(stem: str) -> str:
+    """The official spelling of a clip's name, of which downloads leave out the zeros or add the end."""
+    found = NAME.fullmatch(stem)
+    return f"{found[1]}_{int(found[2]):06d}" if found else stem
+
+
 def _wrong(fields: list[str], labels: set[str] | None) -> Iterator[str]:
     if len(fields) != 4:
         yield f"{','.join(fields)[:80]!r} does not name a clip, its label and its split"
@@ -116,4 +123,4 @@ def _wrong(fields: list[str], labels: set[str] | None) -> Iterator[str]:
         yield f"split {split[:80]!r} is neither train nor test"
 
 
-ADAPTER = Adapter(clips, CARD)
+ADAPTER = Adapter(clips, CARD, stem=_official)
