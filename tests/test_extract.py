@@ -34,6 +34,7 @@ from agm.tensors import Feature
 from media import STEP, levels, tone, write_image, write_video, write_wav
 
 CLIPS = Path(__file__).parents[2] / "shared" / "data" / "clips"
+WHITE = (255, 255, 255)
 
 
 def gray(frames: int = 4, rate: float | None = None, size: int = 16, channels: int = 1) -> VideoFeatures:
@@ -217,7 +218,7 @@ def test_a_picture_is_placed_as_its_display_matrix_says(tmp_path, matrix, half, 
         middle = shown.shape[1] // 2
         shown = shown[:, :middle] if half == "left" else shown[:, middle:]
     with opened(path, 0, "video") as (container, stream):
-        whole = picture.whole(next(container.decode(stream)), Fraction(1), half)
+        whole = picture.whole(next(container.decode(stream)), Fraction(1), half, WHITE)
     np.testing.assert_allclose(whole[0].astype(int), shown, atol=4)
 
     small = min(shown.shape)
@@ -255,7 +256,7 @@ def test_pixels_need_not_be_square(tmp_path, name, aspect):
     width, height = np.ptp(np.flatnonzero(found.any(axis=0))), np.ptp(np.flatnonzero(found.any(axis=1)))
     assert width == pytest.approx(64, abs=3) and height == pytest.approx(64, abs=3)
     with opened(path, 0, "video") as (container, stream):
-        whole = picture.whole(next(container.decode(stream)), aspect, None)
+        whole = picture.whole(next(container.decode(stream)), aspect, None, WHITE)
     assert whole.shape[1:] == (96, pytest.approx(96, abs=2))
 
 

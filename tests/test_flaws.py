@@ -9,7 +9,7 @@ import pytest
 
 from agm import cli
 from agm.config.schema import ArrayFeatures, Limits, SequenceFeatures
-from agm.extract import array, sequence
+from agm.extract import array, audio, sequence
 from agm.extract.step import CONSTANT, _attempt
 from agm.files import read_json
 from agm.ingest.flaws import flaw
@@ -37,12 +37,26 @@ def found(path: Path, kind: str, stream: int | None = None, **piece: object) -> 
         (np.random.default_rng(0).integers(-1, 2, RATE) / 32767, "silent"),  # dither
         (np.random.default_rng(0).normal(0, 1e-3, RATE), None),  # quiet noise
         (0.001 * SECOND, None),
-        (np.stack([SECOND, -SECOND], axis=1), None),  # the channels cancel out
+        (np.stack([SECOND, -SECOND], axis=1), "antiphase"),
+        (np.stack([SECOND, -0.9 * SECOND], axis=1), None),
+        (np.concatenate([np.stack([SECOND, -SECOND], axis=1), np.stack([SECOND, SECOND], axis=1)]), None),
         (np.stack([NOTHING, SECOND], axis=1), None),
         (np.stack([NOTHING, NOTHING], axis=1), "silent"),
         (np.concatenate([np.zeros(5 * RATE), SECOND]), None),  # late
     ],
-    ids=["zeros", "direct current", "dither", "noise", "quiet", "antiphase", "one channel", "two of zeros", "late"],
+    ids=[
+        "zeros",
+        "direct current",
+        "dither",
+        "noise",
+        "quiet",
+        "antiphase",
+        "nearly",
+        "at first",
+        "one channel",
+        "two of zeros",
+        "late",
+    ],
 )
 def test_silence(tmp_path: Path, wave: np.ndarray, wanted: str | None) -> None:
     assert found(write_wav(tmp_path / "a.wav", wave, RATE), "audio", 0) == wanted
@@ -52,14 +66,15 @@ def test_silence(tmp_path: Path, wave: np.ndarray, wanted: str | None) -> None:
     "codec, name", [("aac", "a.m4a"), ("libmp3lame", "a.mp3"), ("libopus", "a.ogg"), ("flac", "a.flac")]
 )
 @pytest.mark.parametrize(
-    "wave, wanted", [(np.zeros(48000), "silent"), (tone(440, 1.0, 48000), None)], ids=["silent", "tone"]
+    "right, wanted", [(0, "silent"), (1, None), (-1, "antiphase")], ids=["silent", "tone", "antiphase"]
 )
-def test_silence_of_codecs(tmp_path: Path, codec: str, name: str, wave: np.ndarray, wanted: str | None) -> None:
+def test_silence_of_codecs(tmp_path: Path, codec: str, name: str, right: int, wanted: str | None) -> None:
+    left = abs(right) * tone(440, 1.0, 48000)
     with av.open(str(tmp_path / name), "w") as file:
-        stream = file.add_stream(codec, rate=48000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(wave.astype(np.float32)[None], "fltp", "mono")
+        stream = file.add_stream(codec, rate=48000, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.stack([left, right * left]).astype(np.float32), "fltp", "stereo")
         frame.sample_rate = 48000
-        for each in av.AudioResampler(stream.format.name, "mono", 48000, stream.frame_size or None).resample(frame):
+        for each in av.AudioResampler(stream.format.name, "stereo", 48000, stream.frame_size or None).resample(frame):
             file.mux(stream.encode(each))
         file.mux(stream.encode())
     assert found(tmp_path / name, "audio", 0) == wanted
@@ -76,6 +91,37 @@ def test_a_piece_of_a_file_is_judged_alone(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 30, picture=noise)
     assert found(path, "video", 0, start=1.05, end=1.95) == "still"
     assert found(path, "video", 0, start=0.5, end=1.95) is None
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.flv"])
+def test_a_piece_lies_where_the_clock_of_the_file_says(tmp_path: Path, name: str) -> None:
+    """Whenever the file begins, and where its sound begins late or has a hole, which extraction fills with silence."""
+    pictures = np.random.default_rng(0).integers(0, 256, (50, 48, 64)).astype(np.uint8)
+    pictures[20:30] = 0
+    wave = tone(1000, 5.0, 16000)
+    wave[round(3.5 * 16000) :] = 0
+    later = {"output_ts_offset": "7"}
+    path = write_video(tmp_path / name, 50, sound=wave, holes=[(-1, 1), (2, 3)], picture=pictures, container=later)
+    for start, end, shown, sounds in (
+        (0.1, 0.9, None, "silent"),  # before the sound begins
+        (0.5, 1.5, None, None),
+        (2.2, 2.8, "blank", "silent"),  # in the hole
+        (2.6, 3.3, None, None),
+        (3.8, 4.8, None, "silent"),
+    ):
+        piece = {"start": start, "end": end}
+        assert found(path, "video", 0, **piece) == shown, piece
+        assert found(path, "audio", 1, **piece) == sounds, piece
+        silent = not audio.mono(Source(str(path), 1, **piece), 9.0)[0].any()
+        assert silent or sounds is None or (start, end) == (3.8, 4.8), piece
+
+
+def test_the_frame_that_is_shown_when_a_piece_begins_counts(tmp_path: Path) -> None:
+    slides = np.stack([noise(0), np.zeros((48, 64), np.uint8), noise(2), noise(2)])
+    path = write_video(tmp_path / "a.mp4", 4, times=[0, 20, 40, 60], picture=slides)
+    assert found(path, "video", 0, start=3.0, end=3.9) == "blank"
+    assert found(path, "video", 0, start=3.0, end=4.5) is None
+    assert found(path, "video", 0, start=4.5, end=6.5) == "still"
 
 
 # --- pictures ---
@@ -117,6 +163,34 @@ def test_one_half_of_a_video_may_be_still(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", 10, picture=frames, codec="ffv1")
     halves = [found(path, "video", 0, half=half) for half in ("left", "right")]
     assert halves == [None, "still"]
+
+
+@pytest.mark.parametrize(
+    "matrix, halves", [([1, 0, 0, 1], [None, "still"]), ([-1, 0, 0, 1], ["still", None]), ([0, -1, 1, 0], [None, None])]
+)
+def test_a_half_is_one_of_the_picture_that_is_shown(
+    tmp_path: Path, matrix: list[int], halves: list[str | None]
+) -> None:
+    frames = moving()
+    frames[:, :, 32:] = frames[0, :, 32:]
+    whole = [each << 16 for each in matrix]
+    path = write_video(tmp_path / "a.mov", 10, picture=frames, codec="png", pixels="rgb24", matrix=whole)
+    assert [found(path, "video", 0, half=half) for half in ("left", "right")] == halves
+
+
+def test_what_is_hidden_by_transparency_does_not_count(tmp_path: Path) -> None:
+    random = np.random.default_rng(0).integers(0, 256, (5, 48, 64, 4)).astype(np.uint8)
+    clear, drawing = random.copy(), np.full_like(random, 255)
+    clear[..., 3] = 0
+    drawing[..., 3] = moving()[:5] // 255 * 255
+    for name, frames, wanted in (("clear.mov", clear, "blank"), ("drawing.mov", drawing, None)):
+        with av.open(str(tmp_path / name), "w") as file:
+            stream = file.add_stream("png", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "rgba"
+            for values in frames:
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(values, "rgba")))
+            file.mux(stream.encode())
+        assert found(tmp_path / name, "video", 0) == wanted, name
 
 
 def test_a_single_frame_is_no_still(tmp_path: Path) -> None:
@@ -182,7 +256,7 @@ def raw(tmp_path: Path) -> Path:
         write_image(folder / f"{name}.png", pixels)
         write_wav(folder / f"{name}.wav", NOTHING if "silent" in told else tone(200 + 50 * seed, 1.0, RATE), RATE)
         rows.append(f"{name},{name[:-2]},{'ab'[seed % 2]},{name}.png,{name}.wav")
-    # Not silent in the file, and silent for a network, which is given the mean of the channels.
+    # For a network, which is given the mean of the channels, this is silent.
     write_wav(folder / "test05.wav", np.stack([SECOND, -SECOND], axis=1), RATE)
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -200,10 +274,11 @@ def test_silent_clips_are_skipped_and_others_are_counted(
     assert set(made.quarantine.values()) == {"the sound is silent (dataset.skip)"}
     assert made.index["flaws"] == {
         "image": {"blank": {"kept": 1, "skipped": 0}},
-        "audio": {"silent": {"kept": 0, "skipped": 3}},
+        "audio": {"silent": {"kept": 0, "skipped": 3}, "antiphase": {"kept": 1, "skipped": 0}},
     }
     said = capfd.readouterr().err
     assert "1 clip kept although the picture is of one colour throughout (image): 'blank' in dataset.skip" in said
+    assert "1 clip kept although the channels of the sound cancel out (audio): 'antiphase' in dataset.skip" in said
     assert "3 clips skipped because the sound is silent (audio)" in said
     inspection = read_json(made.data / "inspection.json")
     assert inspection["flaws"] == made.index["flaws"]
@@ -217,11 +292,12 @@ def test_silent_clips_are_skipped_and_others_are_counted(
 def test_what_is_skipped_is_a_parameter(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = study(raw, monkeypatch, "dataset.skip=[]").run(("annotations", "list", "ingest"))
     assert len(made.manifest) == 3 * CLIPS
-    assert made.index["flaws"]["audio"] == {"silent": {"kept": 3, "skipped": 0}}
+    assert made.index["flaws"]["audio"]["silent"] == {"kept": 3, "skipped": 0}
     assert made.index["flaws"]["image"] == {"blank": {"kept": 2, "skipped": 0}}
-    every = study(raw, monkeypatch, "dataset.skip=[silent,blank,still,constant]").run(("annotations", "list", "ingest"))
-    assert len(every.manifest) == 3 * CLIPS - len(FLAWED)
-    assert all(index["rejected"] == 4 for index in [every.index])
+    every = study(raw, monkeypatch, "dataset.skip=[silent,antiphase,blank,still,constant]")
+    every.run(("annotations", "list", "ingest"))
+    assert len(every.manifest) == 3 * CLIPS - len(FLAWED) - 1
+    assert every.index["rejected"] == len(FLAWED) + 1
 
 
 def test_constant_arrays_in_a_file_of_many_clips_are_skipped_when_they_are_read(

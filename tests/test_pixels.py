@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from agm.config.schema import FlowFeatures, ImageFeatures, VideoFeatures
-from agm.extract import flow, image, video
+from agm.extract import flow, image, picture, video
 from agm.extract.pretrained import vision
 from agm.extract.step import _attempt
 from agm.ingest.clip import Clip
@@ -171,9 +171,63 @@ def test_what_is_hidden_in_a_video_is_not_seen(tmp_path: Path, name: str, codec:
             assert abs(int(video.load(Source(str(path), 0), gray)[0, 0, 8, 8]) - 80) <= 1
         with av.open(str(path)) as file:
             frame = next(file.decode(video=0))
-            np.testing.assert_array_equal(video.whole(frame, None, GROUNDS[2]), seen(visible, GROUNDS[2]))
+            np.testing.assert_array_equal(
+                picture.whole(frame, Fraction(1), None, GROUNDS[2]), seen(visible, GROUNDS[2])
+            )
         flows.append(flow.load(Source(str(path), 0), FlowFeatures(kind="flow", frames=2, size=SIZE)))
     np.testing.assert_array_equal(*flows)
+
+
+ONE, MINUS = 1 << 16, -(1 << 16)
+PLACEMENTS = {
+    "as stored": [ONE, 0, 0, ONE],
+    "mirrored": [MINUS, 0, 0, ONE],
+    "turned": [0, MINUS, ONE, 0],
+    "transposed": [0, ONE, ONE, 0],
+}
+
+
+def write_placed_video(path: Path, frames: np.ndarray, matrix: list[int], aspect: Fraction) -> Path:
+    """Write uint8 [frames, height, width, 3 or 4], ten a second, without loss."""
+    pixels = "rgba" if frames.shape[-1] == 4 else "rgb24"
+    a, b, c, d = matrix
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("png", rate=10)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pixels
+        stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+        stream.codec_context.sample_aspect_ratio = aspect
+        for number, values in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(values), pixels)
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("matrix", PLACEMENTS.values(), ids=PLACEMENTS)
+@pytest.mark.parametrize("aspect", [Fraction(1), Fraction(2)])
+@pytest.mark.parametrize("piece", [{}, {"half": "left"}, {"start": 0.25, "end": 0.65, "half": "right"}], ids=str)
+def test_a_transparent_video_is_seen_as_one_composited_beforehand(
+    tmp_path: Path, matrix: list[int], aspect: Fraction, piece: dict[str, object]
+) -> None:
+    """Mirrored or turned, with pixels of any shape, in a piece of the file or a half of the picture."""
+    random = np.random.default_rng(0)
+    alpha = np.kron(random.integers(0, 2, (8, 6, 8)), np.ones((1, 8, 4))).astype(bool)[..., None]
+    drawing = np.kron(random.integers(0, 256, (8, 6, 8, 3)), np.ones((1, 8, 4, 1)))
+    hidden = random.integers(0, 256, drawing.shape)
+    transparent = np.concatenate([np.where(alpha, drawing, hidden), 255 * alpha], axis=3).astype(np.uint8)
+    composited = np.where(alpha, drawing, GROUNDS[2]).astype(np.uint8)
+    sources = [
+        Source(str(write_placed_video(tmp_path / name, frames, matrix, aspect)), 0, **piece)
+        for name, frames in (("a.mov", transparent), ("b.mov", composited))
+    ]
+    about = {"size": SIZE, "background": GROUNDS[2]}
+    of_video = VideoFeatures(kind="video", frames=3, **about)
+    of_flow = FlowFeatures(kind="flow", frames=2, **about)
+    of_network = VideoFeatures(kind="video", frames=2, frozen={"model": "resnet18", "weights": "unused"}, **about)
+    for load, settings in ((video.load, of_video), (flow.load, of_flow), (vision.load_video, of_network)):
+        np.testing.assert_array_equal(*(load(each, settings) for each in sources))
 
 
 def test_transparency_that_cannot_be_decoded_is_told(tmp_path: Path) -> None:

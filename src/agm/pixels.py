@@ -5,6 +5,7 @@ under transparent pixels must not bleed into what is visible.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -27,6 +28,30 @@ UNSIGNED, SIGNED = 1, 2
 """TIFF's sample formats of integers."""
 WHITE_IS_ZERO = 0
 """TIFF's photometric interpretation of pictures whose smallest value is white."""
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How the stored picture becomes the one that is shown: transposed first, then mirrored."""
+
+    transposed: bool = False
+    left_to_right: bool = False
+    upside_down: bool = False
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """[height, width, channels] as stored to the same as shown."""
+        pixels = pixels.swapaxes(0, 1) if self.transposed else pixels
+        pixels = pixels[:, ::-1] if self.left_to_right else pixels
+        return pixels[::-1] if self.upside_down else pixels
+
+
+# By quarters of a turn to the left.
+PLACEMENTS = (
+    Orientation(),
+    Orientation(True, upside_down=True),
+    Orientation(left_to_right=True, upside_down=True),
+    Orientation(True, left_to_right=True),
+)
 
 
 def as_seen(image: Image.Image, background: Sequence[int], white: float | None = None) -> Image.Image:
@@ -59,13 +84,43 @@ def opaque(image: Image.Image, background: Sequence[int]) -> Image.Image:
     return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
 
 
+def is_transparent(frame: VideoFrame) -> bool:
+    """Whether some pixels of a video's frame may be transparent."""
+    return frame.format.has_palette or any(each.is_alpha for each in frame.format.components)
+
+
 def opaque_frame(frame: VideoFrame, background: Sequence[int]) -> VideoFrame:
     """A frame of a video composited on `background`, in RGB; a frame without transparency as it is."""
-    transparent = frame.format.has_palette or any(each.is_alpha for each in frame.format.components)
-    if not transparent:
+    if not is_transparent(frame):
         return frame
     image = Image.fromarray(frame.to_ndarray(format="rgba"))
     return VideoFrame.from_ndarray(np.asarray(opaque(image, background)), "rgb24")
+
+
+def orientation(frame: VideoFrame) -> Orientation:
+    """The nearest to the frame's display matrix of the eight ways to place a picture.
+
+    The matrix [[a, b], [c, d]] shows a stored point (x, y) at (a·x + c·y, b·x + d·y). An angle does not describe it:
+    a mirrored picture has one too.
+    """
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV knows no name for some other data of the frame, EXIF say, and gives none of it
+        return PLACEMENTS[round(frame.rotation / 90) % 4]
+    if matrix is None:
+        return Orientation()
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return Orientation(False, left_to_right=a < 0, upside_down=d < 0)
+    return Orientation(True, left_to_right=c < 0, upside_down=b < 0)
+
+
+def half_of(pixels: np.ndarray, half: str | None) -> np.ndarray:
+    """The "left" or "right" half of a shown picture [height, width, channels]; None is all of it."""
+    if half is None:
+        return pixels
+    middle = pixels.shape[1] // 2
+    return pixels[:, :middle] if half == "left" else pixels[:, middle:]
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -75,10 +130,10 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     files it turns itself when it loads them.
     """
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        stated = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # the parser fails in many ways on damaged EXIF, without which the picture can be read
         return None
-    return TURNS.get(orientation) if isinstance(orientation, int) else None
+    return TURNS.get(stated) if isinstance(stated, int) else None
 
 
 def _eight_bits(image: Image.Image, white: float | None) -> Image.Image:

@@ -1,59 +1,16 @@
 """One frame of a video as a person sees it: turned upright, mirrored and stretched as the file says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from av.video.frame import VideoFrame
 
 from agm import limits
-from agm.pixels import opaque_frame
+from agm.pixels import half_of, opaque_frame, orientation
 
 # No format has pixels that are further from square: beyond it the header is damaged.
 WIDEST_PIXEL = 4
-
-
-@dataclass(frozen=True)
-class Orientation:
-    """How the stored picture becomes the one that is shown: transposed first, then mirrored."""
-
-    transposed: bool = False
-    left_to_right: bool = False
-    upside_down: bool = False
-
-    def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """[height, width, channels] as stored to the same as shown."""
-        pixels = pixels.swapaxes(0, 1) if self.transposed else pixels
-        pixels = pixels[:, ::-1] if self.left_to_right else pixels
-        return pixels[::-1] if self.upside_down else pixels
-
-
-# By quarters of a turn to the left.
-TURNED = (
-    Orientation(),
-    Orientation(True, upside_down=True),
-    Orientation(left_to_right=True, upside_down=True),
-    Orientation(True, left_to_right=True),
-)
-
-
-def orientation(frame: VideoFrame) -> Orientation:
-    """The nearest to the frame's display matrix of the eight ways to place a picture.
-
-    The matrix [[a, b], [c, d]] shows a stored point (x, y) at (a·x + c·y, b·x + d·y). An angle does not describe it:
-    a mirrored picture has one too.
-    """
-    try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV knows no name for some other data of the frame, EXIF say, and gives none of it
-        return TURNED[round(frame.rotation / 90) % 4]
-    if matrix is None:
-        return Orientation()
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return Orientation(False, left_to_right=a < 0, upside_down=d < 0)
-    return Orientation(True, left_to_right=c < 0, upside_down=b < 0)
 
 
 def picture(
@@ -89,7 +46,7 @@ def picture(
         )
         .to_ndarray()
     )
-    pixels = _cut(placed.apply(pixels.reshape(*pixels.shape[:2], channels)), half)
+    pixels = half_of(placed.apply(pixels.reshape(*pixels.shape[:2], channels)), half)
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
     return np.moveaxis(pixels[top : top + size, left : left + size], 2, 0)
 
@@ -107,7 +64,7 @@ def whole(frame: VideoFrame, aspect: Fraction, half: str | None, background: Seq
     width = round(frame.width * aspect)
     limits.check_picture(width, frame.height, "video")
     pixels = opaque_frame(frame, background).to_ndarray(format="rgb24", width=width, interpolation="BICUBIC", threads=1)
-    return np.moveaxis(_cut(orientation(frame).apply(pixels), half), 2, 0)
+    return np.moveaxis(half_of(orientation(frame).apply(pixels), half), 2, 0)
 
 
 def pixel_aspect(stated: Fraction | None) -> Fraction:
@@ -115,10 +72,3 @@ def pixel_aspect(stated: Fraction | None) -> Fraction:
     if not stated or max(stated, 1 / stated) > WIDEST_PIXEL:
         return Fraction(1)
     return stated
-
-
-def _cut(pixels: np.ndarray, half: str | None) -> np.ndarray:
-    if half is None:
-        return pixels
-    middle = pixels.shape[1] // 2
-    return pixels[:, :middle] if half == "left" else pixels[:, middle:]

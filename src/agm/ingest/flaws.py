@@ -1,6 +1,7 @@
 """What a file shows although it can be decoded: silence, one colour, a still, one number.
 
-    silent     sound in which no channel varies by more than `SILENCE`; two channels that cancel out are no silence
+    silent     sound in which no channel varies by more than `SILENCE`
+    antiphase  sound whose channels cancel out: a network is given their mean, which is silent
     blank      an image, or a video throughout, of one colour
     still      a video of one picture throughout, or a sequence whose steps are all equal
     constant   an array or a sequence of one number
@@ -12,6 +13,8 @@ flaw are read to their end. The files of many clips (`agm.packed`) are not looke
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
 
 import av
@@ -21,13 +24,18 @@ from av.video.frame import VideoFrame
 
 from agm import limits
 from agm.config.schema import Flaw
-from agm.media import Unusable, decoded, opened, opened_array, opened_image, samples
-from agm.pixels import opaque, opaque_frame
+from agm.media import JUMPING, Unusable, decoded, opened, opened_array, opened_image, origin, samples
+from agm.pixels import half_of, is_transparent, opaque, opaque_frame, orientation
 from agm.source import Source
 
 SILENCE = 1e-4
 """Greatest difference between two samples of a channel that is silent, where full scale is -1 to 1: about two steps of
 16 bits, which is dither."""
+CANCELLED, HEARD = 0.01, 0.1
+"""Of the loudest channel, the most that codecs leave in the mean of channels that cancel out, and what needs no further
+listening: of a first moment codecs leave more."""
+ROUNDING = 2e-3
+"""Seconds by which the times of frames may be wrong: some containers count milliseconds."""
 LEVELS = 2
 """Greatest difference, of 255, within what is one colour, and between two frames of a still: codecs make so much."""
 GRID = 64
@@ -37,6 +45,7 @@ CHUNK = 1 << 20
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 SAYS: dict[Flaw, str] = {
     "silent": "the sound is silent",
+    "antiphase": "the channels of the sound cancel out",
     "blank": "the picture is of one colour throughout",
     "still": "nothing changes from frame to frame or step to step",
     "constant": "all numbers are equal",
@@ -73,21 +82,32 @@ def flaw(source: Source, kind: str, stream: int | None) -> Flaw | None:
 
 def _of_sound(source: Source, stream: int | None) -> Flaw | None:
     low = high = None
-    for frame in _frames(source, stream, "audio"):
-        values = samples(frame)
-        lowest, highest = values.min(axis=1), values.max(axis=1)
+    loudest = mixed = 0.0  # spread of the loudest channel, and of the mean of all
+    decoded_any = False
+    for values in _heard(source, stream):
+        decoded_any = True
+        if not values.size:
+            continue
+        rows = np.vstack([values, values.mean(axis=0)])
+        lowest, highest = rows.min(axis=1), rows.max(axis=1)
         if low is not None and len(low) == len(lowest):  # the number of channels may change
             lowest, highest = np.minimum(low, lowest), np.maximum(high, highest)
         low, high = lowest, highest
-        if (high - low).max() > SILENCE:
+        *channels, mean = high - low
+        loudest, mixed = max(loudest, *channels), max(mixed, mean)
+        if mixed > max(SILENCE, HEARD * loudest):
             return None
-    return None if low is None else "silent"
+    if not decoded_any:
+        return None
+    if loudest <= SILENCE:
+        return "silent"
+    return "antiphase" if mixed <= CANCELLED * loudest else None
 
 
 def _of_video(source: Source, stream: int | None) -> Flaw | None:
     first = None
     count = 0
-    for frame in _frames(source, stream, "video"):
+    for frame in _shown(source, stream):
         fields = _fields(frame, source.half)
         first = fields if first is None else first
         count += 1
@@ -128,29 +148,55 @@ def _all_equal(array: np.ndarray) -> bool:
     return all((array[start : start + rows] == array[0]).all() for start in starts)
 
 
-def _frames(source: Source, stream: int | None, kind: str) -> Iterator[Frame]:
-    """The frames of the clip, as far as times are told: of a piece of a long file from the key frame before it."""
+def _heard(source: Source, stream: int | None) -> Iterator[np.ndarray]:
+    """The clip's sound frame by frame, [channels, samples]: no samples where the clip is in a hole of the sound."""
     start, end = source.start or 0.0, source.end or math.inf
-    first = None
-    with opened(Path(source.path), stream, kind) as (container, found):
-        if start:
-            with suppress(av.FFmpegError):
-                container.seek(int(start / found.time_base), stream=found)
-        for frame in decoded(container, found):
-            time = frame.time
-            if time is not None:
-                first = time if first is None else first
-                if time >= end:
-                    return
-                limits.check("seconds", time - max(first, start), "the clip lasts {} s or more")
-                if time < start:
-                    continue
+    for time, frame in _timed(source, stream, "audio"):
+        values = samples(frame)
+        if time is None:
+            yield values
+            continue
+        first = max(0, round((start - time) * frame.sample_rate))
+        last = round((min(end, time + frame.samples / frame.sample_rate) - time) * frame.sample_rate)
+        yield values[:, first : max(0, last)]
+        if time >= end:
+            return
+
+
+def _shown(source: Source, stream: int | None) -> Iterator[VideoFrame]:
+    """The frames of the clip, from the one on that is shown when it begins."""
+    start, end = source.start or 0.0, source.end or math.inf
+    for (time, frame), (after, _) in pairwise(chain(_timed(source, stream, "video"), [(None, None)])):
+        if time is not None and time >= end - ROUNDING:
+            return
+        if after is None or after > start + ROUNDING:
             yield frame
 
 
+def _timed(source: Source, stream: int | None, kind: str) -> Iterator[tuple[float | None, Frame]]:
+    """Decoded frames and when they begin, in seconds of the file, where that is told: of a piece of a long file those
+    before it too, from the key frame on."""
+    start, end = source.start or 0.0, source.end or math.inf
+    first = None
+    with opened(Path(source.path), stream, kind) as (container, found):
+        unit, began = found.time_base, origin(container)
+        if start and container.format.name not in JUMPING:  # a seek does not know what times jump to
+            with suppress(av.FFmpegError):
+                container.seek(int((began + Fraction(start)) / unit), stream=found)
+        for frame in decoded(container, found):
+            # Not `frame.time`, which is no number for frames that the decoder held back to the end.
+            time = None if frame.pts is None else float(frame.pts * unit - began)
+            if time is not None:
+                first = time if first is None else first
+                limits.check("seconds", min(time, end) - max(first, start), "the clip lasts {} s or more")
+            yield time, frame
+
+
 def _fields(frame: VideoFrame, half: str | None) -> np.ndarray:
-    """The half of the picture averaged down, float32 [GRID, GRID or half of it, 3]."""
-    small = opaque_frame(frame, WHITE).reformat(GRID, GRID, "rgb24", interpolation="AREA", threads=1).to_ndarray()
-    if half:
-        small = small[:, : GRID // 2] if half == "left" else small[:, GRID // 2 :]
-    return small.astype(np.float32)
+    """The half of the shown picture averaged down: float32 [GRID, GRID or half of it, 3], or [… , 6] of a transparent
+    one, on white and on black."""
+    small = []
+    for ground in (WHITE, BLACK) if is_transparent(frame) else (WHITE,):
+        opaque_one = opaque_frame(frame, ground)
+        small.append(opaque_one.reformat(GRID, GRID, "rgb24", interpolation="AREA", threads=1).to_ndarray())
+    return half_of(orientation(frame).apply(np.dstack(small)), half).astype(np.float32)

@@ -67,7 +67,7 @@ class Limits(Block):
     pickles, which are read once for all their clips."""
 
 
-Flaw = Literal["silent", "blank", "still", "constant"]
+Flaw = Literal["silent", "antiphase", "blank", "still", "constant"]
 
 
 class Dataset(Block):
