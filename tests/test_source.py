@@ -78,7 +78,9 @@ def test_probing_a_piece(tmp_path):
 
 
 def test_probing_text_of_the_annotations_and_files_of_many_clips(tmp_path):
-    assert probe(Source(text="It's nice."), "text") == Media()
+    nice = probe(Source(text="It's nice."), "text")
+    assert nice == Media(digest=nice.digest) == probe(Source(text="IT'S  nice."), "text")
+    assert nice != probe(Source(text="It is nice."), "text")
     with pytest.raises(Unusable, match="blank"):
         probe(Source(text=" \n"), "text")
     np.save(tmp_path / "many.npy", np.zeros((3, 4)))

@@ -66,7 +66,7 @@ class Media:
         stream: index of the stream in its container, for video and audio.
         duration: seconds from the beginning of the file to the end of that stream, where the container knows it.
         flaw: what it shows although it can be decoded (`agm.ingest.flaws`); None for nearly all.
-        digest: of a text: equal for texts that differ in case and spaces alone.
+        digest: of a text: equal for texts that differ in case, spaces and invisible characters alone.
     """
 
     stream: int | None = None
@@ -264,9 +264,10 @@ def _text(path: Path, size: int) -> Media:
 
 def _words(text: str) -> Media:
     limits.check("text_bytes", len(text.encode()), "the text has {} bytes")
-    if not INVISIBLE.sub("", text).strip():
+    seen = INVISIBLE.sub("", text)
+    if not seen.strip():
         raise Unusable("the text is blank")
-    plain = " ".join(unicodedata.normalize("NFC", text).casefold().split())
+    plain = " ".join(unicodedata.normalize("NFC", seen).casefold().split())
     return Media(digest=blake2b(plain.encode(), digest_size=8).hexdigest())
 
 
