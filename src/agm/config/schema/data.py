@@ -98,9 +98,9 @@ class Dataset(Block):
     limits: Limits = Limits()
     """What reading one clip may take."""
     skip: list[Flaw] = Field(default=["silent"])
-    """Clips to skip for what one of their files shows. `silent`: sound in which no channel varies. `blank`: an image or
-    a video of one colour. `still`: a video of one picture, a sequence of equal steps. `constant`: an array of one
-    number. Others are kept; `agm ingest` counts both."""
+    """Clips to skip for what one of their files shows. `silent`: sound in which no channel varies. `antiphase`: sound
+    whose channels cancel out. `blank`: an image or a video of one colour. `still`: a video of one picture, a sequence
+    of equal steps. `constant`: an array of one number. Others are kept; `agm ingest` counts both."""
 
 
 class DialNoise(Block):
