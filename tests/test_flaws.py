@@ -116,6 +116,16 @@ def test_a_piece_lies_where_the_clock_of_the_file_says(tmp_path: Path, name: str
         assert silent or sounds is None or (start, end) == (3.8, 4.8), piece
 
 
+def test_a_piece_of_joined_recordings(tmp_path: Path) -> None:
+    loud = write_video(tmp_path / "1.ts", 30, picture=noise(), sound=tone(1000, 3.0, 16000))
+    mute = write_video(tmp_path / "2.ts", 30, picture=np.zeros((48, 64), np.uint8), sound=np.zeros(3 * 16000))
+    path = tmp_path / "a.ts"
+    path.write_bytes(loud.read_bytes() + mute.read_bytes())
+    for start, end, shown, sounds in ((0.5, 1.5, "still", None), (4.0, 5.0, "blank", "silent"), (2.5, 3.5, None, None)):
+        assert found(path, "video", 0, start=start, end=end) == shown
+        assert found(path, "audio", 1, start=start, end=end) == sounds
+
+
 def test_the_frame_that_is_shown_when_a_piece_begins_counts(tmp_path: Path) -> None:
     slides = np.stack([noise(0), np.zeros((48, 64), np.uint8), noise(2), noise(2)])
     path = write_video(tmp_path / "a.mp4", 4, times=[0, 20, 40, 60], picture=slides)

@@ -228,8 +228,14 @@ def test_the_emoji_run_as_they_are(tmp_path, monkeypatch):
     assert len(pipeline.index["classes"]) == 8 and pipeline.quarantine == {}
     table = pl.read_csv(EMOJI / "manifest.csv")
     names = dict(table.select("clip_id", "text").iter_rows())
-    for each in read_json(pipeline.data / "inspection.json")["texts"]:
+    inspection = read_json(pipeline.data / "inspection.json")
+    for each in inspection["texts"]:
         assert each["person"] == names[each["clip_id"]]
+    assert inspection["flaws"] == {} and inspection["blank"] == {"image": 0} and inspection["leaks"] == []
+    # The corners of nearly all pictures are transparent, and seen white.
+    pictures = pl.read_parquet(pipeline.data / "features/image/part-0.parquet")["tensor"]
+    corners = [np.frombuffer(each, np.uint8).reshape(3, 16, 16)[:, 0, 0] for each in pictures]
+    assert np.all(np.array(corners) == 255, axis=1).mean() > 0.9
     assert cli.main(["inspect", "google_1f600"]) == 0
     # A text of a language without spaces has more words than one, and most of them are known from training.
     ids = pl.read_parquet(pipeline.data / "features/text/part-0.parquet")

@@ -37,6 +37,8 @@ CONTAINERS = (
 )
 # Files whose times may jump where two recordings meet. In others a long pause is one: a page of slides, say.
 JUMPING = ("mpegts", "mpeg", "flv", "live_flv")
+# Seconds by which the times that containers state may be wrong, which count milliseconds.
+ROUNDING = Fraction(2, 1000)
 # Seconds. Times that go back by less are out of order, and a shorter pause is a hole.
 BACK = 0.5
 JUMP = 10.0

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from agm import limits
 from agm.config.schema import FlowFeatures, VideoFeatures
-from agm.media import Recordings, Unusable, decoded, opened, origin, packets
+from agm.media import ROUNDING, Recordings, Unusable, decoded, opened, origin, packets
 from agm.source import Source
 
 T = TypeVar("T", Packet, VideoFrame)
@@ -31,8 +31,6 @@ ENTERED_AT_KEYS = frozenset({
 CHANGES = ("palette", "new_extradata", "param_change")
 # No camera of a data set is faster: with it the limit of seconds is one of frames too, whatever times a file tells.
 FASTEST = 1000
-# Seconds by which the times that containers state may be wrong, which count milliseconds.
-ROUNDING = Fraction(2, 1000)
 # Most frames that a frame is decoded before or after its turn.
 REORDERED = 16
 # One in so many frames may have a wrong time; where there are more, no time is believed.

@@ -24,7 +24,7 @@ from av.video.frame import VideoFrame
 
 from agm import limits
 from agm.config.schema import Flaw
-from agm.media import JUMPING, Unusable, decoded, opened, opened_array, opened_image, origin, samples
+from agm.media import JUMPING, ROUNDING, Unusable, decoded, opened, opened_array, opened_image, origin, samples
 from agm.pixels import half_of, is_transparent, opaque, opaque_frame, orientation
 from agm.source import Source
 
@@ -34,8 +34,6 @@ SILENCE = 1e-4
 CANCELLED, HEARD = 0.01, 0.1
 """Of the loudest channel, the most that codecs leave in the mean of channels that cancel out, and what needs no further
 listening: of a first moment codecs leave more."""
-ROUNDING = 2e-3
-"""Seconds by which the times of frames may be wrong: some containers count milliseconds."""
 LEVELS = 2
 """Greatest difference, of 255, within what is one colour, and between two frames of a still: codecs make so much."""
 GRID = 64
