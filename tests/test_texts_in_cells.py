@@ -93,10 +93,12 @@ def test_an_empty_or_missing_cell_is_no_text(tmp_path):
 def test_texts_in_cells_and_in_files_have_the_same_limits(tmp_path, monkeypatch):
     long, blank = f"{'word ' * 40_000}end", "\N{ZERO WIDTH SPACE} \N{SOFT HYPHEN}"
     texts = {"fits": "word " * 10, "long": long, "blank": blank, "none": "…!", "fits too": "e f"}
-    texts |= {"more": "a b", "last": "c d"}
+    texts |= {"a": "a b", "b": "c d", "c": "a c", "d": "b d"}
     rows = [
         f'{name},{split},{n % 2},"{text}",{name}.txt'
-        for n, ((name, text), split) in enumerate(zip(texts.items(), (*["train"] * 5, "val", "test"), strict=True))
+        for n, ((name, text), split) in enumerate(
+            zip(texts.items(), (*["train"] * 5, "val", "val", "test", "test"), strict=True)
+        )
     ]
     root = tmp_path / "raw"
     root.mkdir()
@@ -232,10 +234,10 @@ def test_the_emoji_run_as_they_are(tmp_path, monkeypatch):
     for each in inspection["texts"]:
         assert each["person"] == names[each["clip_id"]]
     assert inspection["flaws"] == {} and inspection["blank"] == {"image": 0} and inspection["leaks"] == []
-    # The corners of nearly all pictures are transparent, and seen white.
+    # Most corners are transparent, and seen white.
     pictures = pl.read_parquet(pipeline.data / "features/image/part-0.parquet")["tensor"]
     corners = [np.frombuffer(each, np.uint8).reshape(3, 16, 16)[:, 0, 0] for each in pictures]
-    assert np.all(np.array(corners) == 255, axis=1).mean() > 0.9
+    assert np.all(np.array(corners) == 255, axis=1).mean() > 0.8
     assert cli.main(["inspect", "google_1f600"]) == 0
     # A text of a language without spaces has more words than one, and most of them are known from training.
     ids = pl.read_parquet(pipeline.data / "features/text/part-0.parquet")
