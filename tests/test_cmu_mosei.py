@@ -286,7 +286,8 @@ def test_from_the_sdk_to_a_trained_network(tmp_path, monkeypatch):
     root = tmp_path / "raw"
     folds = FOLDS.replace("'b'", "'b', 'f'")
     broken = [("0", 0.0, 1.0, "gone", 1.0), ("1", 1.0, 2.0, "damaged", -1.0)]
-    sdk(root, SEGMENTS | {"f": broken, "g": [("0", 9.0, 10.0, "late", 1.0)]}, folds.replace("'c'", "'c', 'g'"))
+    more = {"d": [*SEGMENTS["d"], ("2", 2.0, 3.0, "why", 1.0)], "f": broken, "g": [("0", 9.0, 10.0, "late", 1.0)]}
+    sdk(root, SEGMENTS | more, folds.replace("'c'", "'c', 'g'"))
     sounds = root / "Raw/Audio/Full/WAV_16000"
     sounds.mkdir(parents=True)
     for video in ("a_", "b", "_x___1", "c", "d", "g"):
@@ -308,7 +309,7 @@ def test_from_the_sdk_to_a_trained_network(tmp_path, monkeypatch):
         "f_1": "not a video or sound file, truncated or damaged",
         "g_0": "the file ends after 3 s, before the clip begins (9 s)",
     }
-    assert pipeline.index["clips"] == {"train": 4, "val": 2, "test": 2}, "b is found when it is extracted"
+    assert pipeline.index["clips"] == {"train": 4, "val": 2, "test": 3}, "b is found when it is extracted"
     assert pipeline.index["leaks"] == []
     pipeline.train()
 
@@ -317,8 +318,9 @@ def test_from_mmsa_to_a_trained_network(tmp_path, monkeypatch):
     root = tmp_path / "raw"
     for video in ("v1", "v2", "v3"):
         (root / "Raw" / video).mkdir(parents=True)
-    mmsa(root, MMSA + "v1,7,gone,1,,,,,train\nv1,8,silent,1,,,,,train\nv2,9,damaged,1,,,,,valid\n")
-    for clip in ("v1/0001", "v1/0002", "v2/0001", "v2/10", "v3/1", "v3/2"):
+    broken = "v1,7,gone,1,,,,,train\nv1,8,silent,1,,,,,train\nv2,9,damaged,1,,,,,valid\n"
+    mmsa(root, MMSA + broken + "v3,3,so,1,,,,,test\n")
+    for clip in ("v1/0001", "v1/0002", "v2/0001", "v2/10", "v3/1", "v3/2", "v3/3"):
         write_video(root / f"Raw/{clip}.mp4", 4, sound=tone(300, 0.5, 16000))
     write_video(root / "Raw/v1/8.mp4", 4)
     (root / "Raw/v2/9.mp4").write_bytes(b"damaged")
@@ -337,7 +339,7 @@ def test_from_mmsa_to_a_trained_network(tmp_path, monkeypatch):
         "encoders.text.heads=2",
     ).run()
     assert set(pipeline.quarantine) == {"v1_7", "v1_8", "v2_9"}
-    assert pipeline.index["clips"] == {"train": 2, "val": 2, "test": 2}
+    assert pipeline.index["clips"] == {"train": 2, "val": 2, "test": 3}
     pipeline.train()
 
 

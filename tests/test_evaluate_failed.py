@@ -43,7 +43,7 @@ def write_data(graph: Graph, clips: dict[str, int]) -> None:
     for path in inspect.outputs:
         path.write_bytes(b"")
     pairs = [{"split": "test", "in": "train", "clips": {"every": {"alike": 0, "identical": 0}}}]
-    found = {"durations": None, "leaks": [], "texts": [], "duplicates": pairs}
+    found = {"durations": None, "leaks": [], "texts": [], "duplicates": pairs, "flaws": {}, "blank": {}}
     found |= {"sha256": checksums(graph.data, [path.name for path in inspect.outputs])}
     write_json(inspect.index, {provenance.RECORD: provenance.expected(inspect, config.read()), **found})
 

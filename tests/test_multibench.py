@@ -147,7 +147,7 @@ def test_a_damaged_pickle_is_refused_or_read(tmp_path_factory, content):
 def test_from_the_pickle_to_a_trained_network(tmp_path, monkeypatch):
     root = tmp_path / "raw"
     root.mkdir()
-    content = {"train": split([0, 1] * 6), "valid": split([1, 0]), "test": split([0, 1])}
+    content = {"train": split([0, 1] * 6), "valid": split([1, 0]), "test": split([0, 1, 0])}
     content["train"]["text"][3] = 0
     content["train"]["audio"][4, 3, 5] = -np.inf  # what COVAREP says of silence
     dataset(root, content)
@@ -158,7 +158,7 @@ def test_from_the_pickle_to_a_trained_network(tmp_path, monkeypatch):
     ]
     pipeline = Pipeline(tmp_path / "work", monkeypatch, "study=ur_funny", f"dataset.root={root}", *small).run()
     assert pipeline.quarantine == {"train-3": "it has no word"}
-    assert pipeline.index["clips"] == {"train": 11, "val": 2, "test": 2}
+    assert pipeline.index["clips"] == {"train": 11, "val": 2, "test": 3}
     pipeline.train()
     rows = pl.read_parquet(pipeline.data / "features/text/part-0.parquet")
     tensors = {name: np.frombuffer(each, "<f4").reshape(50, 300) for name, each in rows.iter_rows()}

@@ -153,7 +153,7 @@ def tree(root: Path) -> None:
     lists = small(
         root,
         TRAIN + b"Archery/v_Archery_g06_c01.avi 1\nArchery/v_Archery_g07_c01.avi 1\nArchery/v_Archery_g08_c01.avi 1\n",
-        TEST + b"Archery/v_Archery_g02_c01.avi\n",
+        TEST + b"Archery/v_Archery_g02_c01.avi\nHandstandPushups/v_HandStandPushups_g02_c01.avi\n",
     )
     sound = tone(440, 1.0, 16000)
     for line in (lists / "trainlist01.txt").read_text().split() + (lists / "testlist01.txt").read_text().split():
@@ -179,6 +179,7 @@ SMALL = (
     "features.rgb={frames: 1, rate: null, size: 16, channels: 3}",
     "features.flow.frames=1",
     "features.flow.size=16",
+    "dataset.split.val=0.3",
 )
 
 
