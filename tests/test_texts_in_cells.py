@@ -93,11 +93,11 @@ def test_an_empty_or_missing_cell_is_no_text(tmp_path):
 def test_texts_in_cells_and_in_files_have_the_same_limits(tmp_path, monkeypatch):
     long, blank = f"{'word ' * 40_000}end", "\N{ZERO WIDTH SPACE} \N{SOFT HYPHEN}"
     texts = {"fits": "word " * 10, "long": long, "blank": blank, "none": "…!", "fits too": "e f"}
-    texts |= {"a": "a b", "b": "c d", "c": "a c", "d": "b d"}
+    texts |= {"a": "a b", "b": "c d", "c": "a c", "d": "b d", "e": "a d"}
     rows = [
         f'{name},{split},{n % 2},"{text}",{name}.txt'
         for n, ((name, text), split) in enumerate(
-            zip(texts.items(), (*["train"] * 5, "val", "val", "test", "test"), strict=True)
+            zip(texts.items(), (*["train"] * 5, *["val"] * 2, *["test"] * 3), strict=True)
         )
     ]
     root = tmp_path / "raw"
