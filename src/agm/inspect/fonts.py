@@ -13,6 +13,9 @@ from matplotlib.font_manager import findfont, fontManager, get_font
 from agm.extract.text import INVISIBLE
 
 FIRST = "DejaVu Sans"
+# Emoji in colours are pictures, which matplotlib does not draw. The last resort, which it brings, has a box with the
+# name of the script for every character there is.
+UNREADABLE = ("Color", "Last Resort")
 
 
 class Fonts:
@@ -50,8 +53,7 @@ def _named(characters: str) -> str:
 def _others() -> list[tuple[str, str]]:
     """Name and file of the machine's other fonts of regular style, in the order of the names."""
     fonts = (each for each in fontManager.ttflist if each.style == "normal" and each.variant == "normal")
-    # Emoji in colours are pictures, which matplotlib does not draw.
-    return sorted({(each.name, each.fname) for each in fonts if "Color" not in each.name})
+    return sorted({(each.name, each.fname) for each in fonts if not any(name in each.name for name in UNREADABLE)})
 
 
 @cache
