@@ -139,7 +139,7 @@ def test_a_split_of_too_few_clips_has_no_d(tmp_path, monkeypatch, clips, why):
     graph = run_study(tmp_path, set(), clips, seeds=[0])
     monkeypatch.chdir(tmp_path)
     strengths = read_json(graph.job("evaluate", "late_sum", "joint", 0).index)["competition"]
-    assert strengths == dict.fromkeys(("image", "audio", "text"), {"d": None, "why": why})
+    assert strengths == {name: {"d": None, "why": why} for name in ("image", "audio", "text")}
     page, summary = Path("reports/index.html").read_text(), Path("reports/summary.txt").read_text()
     assert page.count(f'–<span class="note">{why}</span>') == 6, "of two methods and three modalities"
     assert "failed" not in summary

@@ -1,23 +1,26 @@
 """A study under a real SLURM, hit in the midst of training by all that happens on a cluster, equals the local one."""
 
+import contextlib
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from agm import config
+from agm.graph import Graph
+from agm.train.step import checkpoint_folder
 from clone import Clone
 from slurm import NODES, Slurm, missing, wait_for
 from test_engines import JOBS, TINY
 
 pytestmark = pytest.mark.heavy
 
-EPOCHS = 300  # of about 0.1 s: long enough to be hit
+EPOCHS = 80  # of about 0.1 s: long enough to be stopped in their midst
 STUDY = [
     "method=[joint,agm]",
     *(each for each in TINY if "method=" not in each),
@@ -25,10 +28,10 @@ STUDY = [
     "shards.block=4",  # so that each of two processes has clips to validate
 ]
 RUNS = {
-    "rule_train_wildcards_late_concat_joint_0": "train/late_concat/joint",
-    "rule_train_wildcards_late_concat_agm_0": "train/late_concat/agm",
-    "rule_concept_wildcards_late_concat_0_video": "concept/late_concat/video",
-    "rule_concept_wildcards_late_concat_0_audio": "concept/late_concat/audio",
+    "rule_train_wildcards_late_concat_joint_0": ("train", "late_concat", "joint"),
+    "rule_train_wildcards_late_concat_agm_0": ("train", "late_concat", "agm"),
+    "rule_concept_wildcards_late_concat_0_video": ("concept", "late_concat", "video"),
+    "rule_concept_wildcards_late_concat_0_audio": ("concept", "late_concat", "audio"),
 }
 SAID = "logs/snakemake.txt"
 QUICKLY = ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10"]
@@ -53,16 +56,29 @@ class Study:
     waited: list[str] = field(default_factory=list)
 
     def log(self, run: str) -> str:
-        file = self.clone.folder / "logs" / RUNS[run] / "0.log"
+        file = self.clone.folder.joinpath("logs", *RUNS[run], "0.log")
         return file.read_text() if file.exists() else ""
 
     def jobs(self) -> dict[str, str]:
         """By run, the id of the job that trains it, or will."""
         return {what: job for job, what in self.slurm.jobs().items() if what in RUNS}
 
-    def trained(self) -> int:
-        """How many runs are in the midst of training: those with a checkpoint."""
-        return len({file.parent for file in self.clone.folder.glob(".cache/train/*/epoch-*")})
+    def stop_all(self) -> dict[str, str]:
+        """Let each run stand still once it has a checkpoint, so that none gets away; returns the jobs."""
+        wait_for("jobs that train", lambda: set(self.jobs()) == set(RUNS), 900)
+        jobs = self.jobs()
+        with contextlib.chdir(self.clone.folder):
+            graph = Graph(config.load())
+            folders = {run: checkpoint_folder(graph.job(*RUNS[run], 0)).absolute() for run in RUNS}
+
+        def stand_still() -> bool:
+            for run in [run for run, folder in folders.items() if list(folder.glob("epoch-*"))]:
+                self.slurm.run("scancel", "--signal", "STOP", jobs[run])
+                del folders[run]
+            return not folders
+
+        wait_for("training", stand_still, 300)
+        return jobs
 
     def request(self, job: str) -> str:
         return self.slurm.run("squeue", "--noheader", "--job", job, "--format", "%l %m").strip()
@@ -111,7 +127,7 @@ def there(fresh: Clone, tmp_path_factory: pytest.TempPathFactory, request: pytes
         yield study
 
 
-@contextmanager
+@contextlib.contextmanager
 def snakemake(clone: Clone) -> Iterator[subprocess.Popen]:
     """Snakemake at work on the cluster; killed where the test ends before it."""
     command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *QUICKLY]
@@ -128,10 +144,7 @@ def snakemake(clone: Clone) -> Iterator[subprocess.Popen]:
 def inject(study: Study) -> None:
     """All the faults, one after another, while the four runs are trained: two on each node."""
     slurm = study.slurm
-    wait_for("training", lambda: study.trained() == len(RUNS), 900)
-    jobs = study.jobs()
-    slurm.run("scancel", "--signal", "STOP", *jobs.values())  # they stand still until they are hit: none gets away
-    assert set(jobs) == set(RUNS)
+    jobs = study.stop_all()
     nodes = {run: slurm.run("squeue", "--noheader", "--job", job, "--format", "%N") for run, job in jobs.items()}
     late = "rule_train_wildcards_late_concat_agm_0"
     (cancelled,) = (run for run in RUNS if run != late and nodes[run] == nodes[late])
