@@ -53,7 +53,7 @@ CODE = {
     "concept": ("train", "methods", *NETWORKS),
     "evaluate": ("evaluate", "methods", *SCORES, *NETWORKS),
     "evaluate_concept": ("evaluate", "methods", *SCORES, *NETWORKS),
-    "report": ("report", "metrics/intervals.py", "tables.py"),
+    "report": ("report", "metrics/competition.py", "metrics/intervals.py", "tables.py"),
 }
 
 
