@@ -30,7 +30,8 @@ numerical: install  ## the numerical tests with the kernels of another processor
 	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE pytest -n 2 -m "numerical and not heavy"
 
 heavy: install  ## the tests that need system services or many minutes
-	pytest -n 2 --dist loadfile -m heavy --timeout=1800 --durations=10
+	@# Three at a time, because they wait much: for SLURM, for the disk, for one another.
+	pytest -n 3 --dist loadfile --no-loadscope-reorder -m heavy --timeout=1800 --durations=10
 
 experiments: install  ## the experiments side by side, only the columns in which they differ
 	@# As Markdown, because the other table drops the ends of names to fit the terminal.
