@@ -27,8 +27,6 @@ from networks import small_batch
 from small_shards import write_shards
 from test_train import PARAMS
 
-pytestmark = pytest.mark.numerical
-
 CPU = torch.device("cpu")
 METHODS = methods.names()
 FUSIONS = {
@@ -119,6 +117,7 @@ def test_every_pair_trains_or_is_refused_with_the_reason(graph: Graph, name: str
     assert all(torch.isfinite(torch.tensor(value)) for row in rows for value in row.values())
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_starts_from_joint_trainings_weights_batches_and_clipping(
     graph: Graph, name: str, monkeypatch: pytest.MonkeyPatch
@@ -146,6 +145,7 @@ def test_every_method_starts_from_joint_trainings_weights_batches_and_clipping(
             assert torch.equal(other[0][key], weight), key
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("name", [name for name in METHODS if not methods.find(name).taught])
 def test_a_batch_of_one_clip_is_a_step_of_every_method(name: str) -> None:
     """Where no network has BatchNorm; others are refused at composing."""
@@ -187,6 +187,7 @@ class StopAfter(Signals):
         run.train_step = counted
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_resumes_as_if_it_had_not_been_interrupted(graph: Graph, name: str, tmp_path: Path) -> None:
     """After an epoch, and within one: after 3, 6, 7 and 12 of 15 batches."""
@@ -205,6 +206,7 @@ def test_every_method_resumes_as_if_it_had_not_been_interrupted(graph: Graph, na
         assert torch.equal(value, resumed.model.state_dict()[key]), key
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("name", METHODS)
 def test_every_trained_method_is_evaluated_as_it_was_trained(graph: Graph, name: str, tmp_path: Path) -> None:
     """A method may be a network of its own: evaluation must build the same one from the weights alone."""
