@@ -44,9 +44,9 @@ def runs(source: Source, settings: FlowFeatures, channels: int) -> np.ndarray:
     """
     about = {"half": source.half, "size": settings.size, "background": settings.background}
     draw = partial(picture, channels=channels, **about)
-    times, pictures = video.taken(source, partial(_needed, settings=settings), draw)
-    drawn = dict(zip(_needed(times, settings), pictures, strict=True))
+    times, pictures = video.taken(source, lambda times: _needed(_places(times, settings)), draw)
     places = _places(times, settings)
+    drawn = dict(zip(_needed(places), pictures, strict=True))
     return np.stack([np.stack([drawn[time] for time in run]) for run in places])
 
 
@@ -63,9 +63,9 @@ def stored(fields: np.ndarray, settings: FlowFeatures) -> np.ndarray:
     return np.rint(cut * (127.5 / settings.bound) + 127.5).astype(np.uint8).reshape(feature(settings).shape)
 
 
-def _needed(times: video.Times, settings: FlowFeatures) -> list[int]:
+def _needed(places: list[list[int]]) -> list[int]:
     """The times of all frames that the flow is taken between, ascending."""
-    return sorted(set().union(*_places(times, settings)))
+    return sorted(set().union(*places))
 
 
 def _places(times: video.Times, settings: FlowFeatures) -> list[list[int]]:
