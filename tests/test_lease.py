@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -341,7 +342,6 @@ def test_both_engines_take_part(machine: Path, monkeypatch: pytest.MonkeyPatch) 
         changes = [f"--set-param={each}" for each in (*TINY, f"trainer.optimiser.lr={rate}")]
         clone.dvc("exp", "run", "--queue", *changes, *stages)
     indexes = [f"runs/dial/late_concat/concepts/seed-{seed}/{modality}/run.json" for modality, seed in concepts]
-    held: dict[str, set[str]] = {}  # by process
     commands = (["dvc", "queue", "start", "--jobs", "2"], ["snakemake", "--cores", "2", *indexes])
     try:
         # The workers keep open what they are given to write to.
@@ -355,8 +355,9 @@ def test_both_engines_take_part(machine: Path, monkeypatch: pytest.MonkeyPatch) 
             )
             for command in commands
         ]
-        while snakemake.poll() is None or re.search("Running|Queued", clone.dvc("queue", "status")):
-            watch(machine, held, seconds=10)
+        with watched(machine) as held:
+            while snakemake.poll() is None or re.search("Running|Queued", clone.dvc("queue", "status")):
+                time.sleep(10)
         assert snakemake.returncode == 0
         status = clone.dvc("queue", "status")
         assert status.count("Success") == 2, status
@@ -366,11 +367,22 @@ def test_both_engines_take_part(machine: Path, monkeypatch: pytest.MonkeyPatch) 
     assert all(len(devices) == 1 for devices in held.values()) and len(set.union(*held.values())) == 2, held
 
 
-def watch(folder: Path, held: dict[str, set[str]], seconds: float) -> None:
-    """Note which processes are seen to hold the lease of which device."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        for path in folder.glob("agm-lease-cpu-*"):
-            if found := re.match(r" \(process (\d+): ", lock.holder(path.stat())):
-                held.setdefault(found[1], set()).add(path.name)
-        time.sleep(0.02)
+@contextmanager
+def watched(folder: Path) -> Iterator[dict[str, set[str]]]:
+    """Which processes are seen to hold the lease of which device; without a pause, as a run may be short."""
+    held: dict[str, set[str]] = {}  # by process
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            for path in folder.glob("agm-lease-cpu-*"):
+                if found := re.match(r" \(process (\d+): ", lock.holder(path.stat())):
+                    held.setdefault(found[1], set()).add(path.name)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield held
+    finally:
+        ended.set()
+        watcher.join()
