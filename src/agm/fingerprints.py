@@ -1,0 +1,28 @@
+"""Write the fingerprint of every step's and every method's source (`agm.code`): `agm code`.
+
+    records/code/<step>.json              of what a step runs, and the versions of libraries that decide its result
+    records/code/methods/<method>.json    of what a method of params.yaml runs besides
+
+DVC's stages depend on these small files and not on the source, whose comments are no reason to train again.
+"""
+
+from agm import code
+from agm.config import Params
+from agm.files import write_json
+from agm.graph import RECORDS
+
+FOLDER = RECORDS / "code"
+
+
+def write(params: Params) -> None:
+    """Write those that differ from what is there."""
+    names = {step: step for step in code.STEPS}
+    names |= {f"methods/{key}": f"methods/{block.name}" for key, block in {**params.methods, **params.taught}.items()}
+    wanted = {
+        FOLDER / f"{key}.json": {"source": code.fingerprint(name), "libraries": code.versions(name)}
+        for key, name in names.items()
+    }
+    for path in set(FOLDER.rglob("*.json")) - set(wanted):
+        path.unlink()
+    for path, content in wanted.items():
+        write_json(path, content)
