@@ -1,6 +1,7 @@
-"""params.yaml: composed by `agm compose` and by DVC to the same bytes, and never wrong without being told."""
+"""params.yaml: composed by `agm compose`, edited by `dvc exp run -S`, and never wrong without being told."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -56,37 +57,57 @@ def test_the_groups_spell_out_every_parameter(tmp_path: Path, overrides: tuple[s
     assert params == {"dial": None, **content}
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["methods.agm.alpha=2", "trainer.optimiser.lr=1e-3", "study.seeds=[0,1,2,3,4]"],
-        [
-            "study=spoken_digits",
-            "dataset.root=/somewhere",
-            "fusion=[late_sum,early]",
-            "encoder@encoders.image=resnet18",
-        ],
-    ],
-)
-def test_dvc_composes_the_same_bytes(tmp_path: Path, overrides: list[str]) -> None:
-    clone = Clone.make(tmp_path / "clone")
+def test_dvc_edits_single_parameters_of_what_was_composed(tmp_path: Path) -> None:
+    """With its own composition, which is off, DVC would put the default study in the place of this one."""
+    clone = Clone.make(
+        tmp_path, "study=spoken_digits", "dataset.root=raw", "fusion=[late_sum,early]", "method=[joint,agm]"
+    )
     (clone.folder / "dvc.yaml").write_text(
         yaml.safe_dump({"stages": {"nothing": {"cmd": "true", "params": ["study"]}}})
     )
     clone.commit()
-    clone.dvc("exp", "run", *(f"--set-param={each}" for each in overrides))
-    by_dvc = (clone.folder / "params.yaml").read_bytes()
-    assert by_dvc == composed(tmp_path, *overrides)
-    clone.agm("compose", *overrides)
-    assert by_dvc == (clone.folder / "params.yaml").read_bytes()
+    expected = config.read(clone.folder / "params.yaml")
+    changes = ["methods.agm.alpha=2", "features.audio.log_floor=1e-9", "study.seeds=[0,1]"]
+    clone.dvc("exp", "run", *(f"--set-param={each}" for each in changes))
+    assert expected["methods"]["agm"]["alpha"] != 2
+    expected["methods"]["agm"]["alpha"] = 2
+    expected["features"]["audio"]["log_floor"] = 1e-9
+    expected["study"]["seeds"] = [0, 1]
+    assert config.read(clone.folder / "params.yaml") == expected
+    assert config.load(clone.folder / "params.yaml").study.name == "spoken_digits"
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["methods.agm.alhpa=2"], "methods.agm.alhpa"),
-        (["+methods.agm.alhpa=2"], "methods.agm.alhpa: unknown key"),
+        (["methods.agm.alhpa=2"], "no parameter methods.agm.alhpa (did you mean 'methods.agm.alpha'?)"),
+        (["+methods.agm.alhpa=2"], "methods.agm.alhpa: unknown key (did you mean 'alpha'?)"),
+        (["+trainer.epohcs=2"], "trainer.epohcs: unknown key (did you mean 'epochs'?)"),
+        (["~dataset.skip", "+dataset.skipp=[]"], "dataset.skipp: unknown key (did you mean 'skip'?)"),
         (["+nonsense=1"], "nonsense: unknown key"),
+        (["sudy=demo"], "no parameter sudy (did you mean 'study'?)"),
+        (["study=kinetic_sounds"], "no study 'kinetic_sounds' (did you mean 'kinetics_sounds'?)"),
+        (["method=[joint,agn]"], "no method 'agn' (did you mean 'agm'?)"),
+        (["encoder@encoders.vidio=conv"], "no encoder@encoders.vidio (did you mean 'encoder@encoders.video'?)"),
+        (["encoder@encoders.video=cnv"], "no encoder 'cnv' (did you mean 'conv'?)"),
+        (["demo"], "did you mean study=demo?"),
+        (["crema_d"], "did you mean dataset=crema_d or study=crema_d?"),
+        (["/data/x"], "given as dataset.root=/data/x"),
+        (["nothing"], "'nothing' is not of the form KEY=VALUE"),
+        (["~dataset.modalities.text"], "features.text: dataset.modalities has no 'text', only video, audio; without"),
+        (["~dataset.modalities.text", "~features.text"], "encoders.text: dataset.modalities has no 'text'"),
+        (["encoders.video.name=con"], "encoders.video: there is no 'con' (did you mean 'conv'?)"),
+        (["~dataset.skip"], "dataset.skip: it is missing"),
+        (["~study.taught"], "study.taught: it is missing"),
+        (["dataset.name=../../escape"], "dataset.name: expected a name"),
+        (["dataset.name=raw"], "dataset.name: data/raw is the folder of the demo sets"),
+        (["study.name=" + "a" * 65], "study.name: expected a name: at most 64"),
+        (["study.name=Demo"], "study.name: expected a name"),
+        (["study.name=-demo"], "study.name: expected a name"),
+        (["+methods.concepts={name: joint}"], "'concepts' is the folder of the mono-modal concepts"),
+        (["dataset.limits.seconds=inf"], "dataset.limits.seconds: .inf is not a finite number"),
+        (["trainer.epochs=" + "9" * 5000], "5000 digits"),
+        (["trainer.epochs=" + "9" * 50], "trainer.epochs: 9999999999999999999999999999999999999999 is beyond"),
         (["trainer.epochs=many"], "trainer.epochs: "),
         (["trainer.epochs='3'"], "trainer.epochs: "),
         (["trainer.epochs=0"], "trainer.epochs: "),
@@ -133,6 +154,43 @@ def test_what_is_wrong_is_named_and_nothing_written(tmp_path: Path, overrides: l
     assert list(tmp_path.iterdir()) == [tmp_path / "params.yaml"]
 
 
+@pytest.mark.parametrize(
+    "name", ["x; touch y", "../../escape", "a" * 65, "-x", ".x", "", "X", "a b", "a/b", "ü", "a\n", "a-b"]
+)
+@pytest.mark.parametrize(
+    "place",
+    [
+        "dataset.name",
+        "study.name",
+        "study.modalities.0",
+        "study.fusions.0",
+        "study.methods.0",
+        "study.taught.0",
+        "methods",
+        "taught",
+        "fusions",
+        "dataset.modalities",
+        "dataset.annotations",
+    ],
+)
+def test_one_rule_for_every_name(name: str, place: str) -> None:
+    content: dict[str, Any] = config.read(ROOT / "params.yaml")
+    content["study"]["taught"] = ["umt"]
+    *path, last = place.split(".")
+    block = content
+    for key in path:
+        block = block[key]
+    if isinstance(block, list):
+        block[int(last)] = name
+    elif isinstance(block[last], str):
+        block[last] = name
+    else:  # a mapping, of which a key is a name
+        block[last][name] = next(iter(block[last].values()), {"name": "umt"})
+    with pytest.raises(AgmError) as error:
+        config.check(content, "test")
+    assert "expected a name: at most 64 lower case letters" in str(error.value)
+
+
 def test_a_wrong_file_stops_every_command_without_a_traceback(tmp_path: Path) -> None:
     clone = Clone.make(tmp_path, "methods.agm.alpha=1.0")
     clone.edit("params.yaml", "    alpha: 1.0\n", "    alpha: one\n")
@@ -143,3 +201,31 @@ def test_a_wrong_file_stops_every_command_without_a_traceback(tmp_path: Path) ->
     ):
         assert "methods.agm.alpha: " in said and "found 'one'" in said
         assert "Traceback" not in said and ".py" not in said
+
+
+def test_a_folder_that_is_not_there_yet_is_told_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    composed(tmp_path, "study=spoken_digits", f"dataset.root={tmp_path / 'later'}")
+    assert "warning: The folder of the raw data (dataset.root) does not exist" in capsys.readouterr().err
+    composed(tmp_path, "study=spoken_digits", f"dataset.root={tmp_path}")
+    assert "warning: The annotations (dataset.annotations.clips) are not there" in capsys.readouterr().err
+    (tmp_path / "manifest.csv").write_text("clip_id,label,image,audio\n")
+    composed(tmp_path, "study=spoken_digits", f"dataset.root={tmp_path}")
+    composed(tmp_path)
+    assert "warning" not in capsys.readouterr().err, "a demo set is made by a job"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["study=spoken_digits", "dataset.group=speaker"], "Row 1 lacks the column 'speaker'"),
+        (["study=spoken_digits", "dataset.modalities.audio.column=sound"], "Row 1 lacks the column 'sound'"),
+        (["study=crema_d", "dataset.modalities.audio.column=sound"], "crema_d has no 'sound'"),
+        (["study=crema_d", "dataset.split.scheme=mine"], "dataset.split.scheme: crema_d has no 'mine'"),
+    ],
+)
+def test_a_wrong_column_is_refused(tmp_path: Path, overrides: list[str], said: str) -> None:
+    (tmp_path / "manifest.csv").write_text("clip_id,label,image,audio\n")
+    with pytest.raises(AgmError) as error:
+        composed(tmp_path, *overrides, f"dataset.root={tmp_path}")
+    assert said in str(error.value)
+    assert not (tmp_path / "params.yaml").exists()

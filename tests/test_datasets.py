@@ -109,7 +109,8 @@ def test_ones_own_data_are_counted_too(folder: Path, capsys: pytest.CaptureFixtu
     [
         (["nothing"], "There is no data set 'nothing'"),
         (["crema_d", "dataset.root=/nowhere/at/all"], "dataset.root) does not exist"),
-        (["crema_d", "dataset.rot=/x"], "Hydra cannot compose this"),
+        (["crema_d", "dataset.rot=/x"], "did you mean 'dataset.root'?"),
+        (["crema_d", "/data/crema_d"], "given as dataset.root=/data/crema_d"),
         (["crema_d", "dataset.split.scheme=ogm"], "A parameter has no value yet: dataset.root"),
     ],
 )

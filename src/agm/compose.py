@@ -1,52 +1,53 @@
-"""`agm compose`: write `params.yaml` from Hydra's groups, byte for byte as `dvc exp run -S` does."""
+"""`agm compose`: write `params.yaml` from Hydra's groups: the one way to choose a study, a data set or another group.
 
-import re
+`dvc exp run -S` changes single parameters of the file that was composed, and keeps everything else.
+"""
+
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from agm.config.load import PARAMS_FILE, check, read
+from agm.config.load import PARAMS_FILE, check, parse
 from agm.errors import AgmError
 from agm.files import replacing
+from agm.overrides import check_form, composed, mistake, readable
 
 GROUPS = Path("params")
-FIX = (
-    "see the folders of params/; a value with other signs than letters, digits and _-./:@%$ goes in quotes for Hydra, "
-    """and all of it in quotes for the shell: agm compose 'dataset.root="/data/a,b (1)"'"""
-)
 
 
 def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GROUPS) -> None:
     """Compose `groups` under Hydra `overrides` into `target`; an invalid result leaves `target` as it was.
 
     Raises:
-        AgmError: for an unknown group or key, or a combination that the schema refuses.
+        AgmError: for an unknown group or key, a combination that the schema refuses, or what the raw data are known not
+            to have.
     """
-    # DVC's own function, so that its bytes are ours. Imported late, as the methods are: together they take seconds.
-    from dvc.utils.hydra import compose_and_dump
+    # Imported late, as the methods are: together they take seconds.
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from agm import methods
+    from agm.ingest.adapters import foresee
 
     if not (groups / "config.yaml").exists():
         raise AgmError("There are no Hydra groups", where=groups.absolute(), fix="run from the project's root")
+    check_form(overrides, groups)
+    given = [readable(each) for each in overrides]
+    try:
+        content = composed(given, groups)
+        OmegaConf.resolve(content)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: an integer of 5,000 digits
+        raise mistake(given, groups, error) from None
+    text = OmegaConf.to_yaml(content)
+    said = " ".join(["agm compose", *overrides])
+    params = check(parse(text, said), said)
+    _check_settings(params.study.settings, groups, said)
+    methods.check(params, said)
+    foresee(params.dataset)
     with replacing(target) as temporary:
-        try:
-            given = [_readable(each) for each in overrides]
-            compose_and_dump(str(temporary), str(groups.absolute()), None, "config", "", given)
-            said = " ".join(["agm compose", *overrides])
-            params = check(read(temporary), said)
-            _check_settings(params.study.settings, groups, said)
-            methods.check(params, said)
-        except (HydraException, OmegaConfBaseException) as error:
-            cause = f"{error}" if error.__cause__ is None else f"{error}: {error.__cause__}"
-            raise AgmError(
-                f"Hydra cannot compose this: {cause}",
-                where=" ".join(overrides),
-                fix=FIX,
-            ) from None
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _check_settings(settings: dict[str, Any], groups: Path, said: str) -> None:
@@ -72,25 +73,3 @@ def _leaves(parameters: dict[str, Any]) -> Iterator[str]:
             yield from (f"{name}.{rest}" for rest in _leaves(value))
         else:
             yield name
-
-
-def _readable(override: str) -> str:
-    """The override, a path in quotes where Hydra's grammar cannot read it as it is.
-
-    Folders are called `data (1)`, `a,b` or `Übung`, which are calls, choices and errors there.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    key, equals, value = override.partition("=")
-    path = ("/" in value or key == "dataset.root") and value[:1] not in ("'", '"', "[", "{")
-    if not equals or not path:
-        return override
-    try:
-        if not OverridesParser.create().parse_override(override).is_sweep_override():
-            return override
-    except HydraException:
-        pass
-    # In quotes a quote is written \', and backslashes count only before one.
-    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and r"\'"), value)
-    return f"{key}='{quoted}'"

@@ -32,6 +32,7 @@ from agm.ingest import adapters
 from agm.ingest.card import Card
 from agm.ingest.clip import Clip
 from agm.ingest.listing import Seen, locate
+from agm.progress import show
 from agm.tables import SPLITS
 
 WIDTH = 110
@@ -44,8 +45,8 @@ def overview() -> None:
     rows = [(name, card.title, f"{card.classes} classes", card.licence) for name, card in cards().items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     for *cells, licence in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), licence]))
-    print("\n`agm datasets NAME` says more of one; `agm datasets NAME dataset.root=/its/folder` also what is there.")
+        show("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), licence]))
+    show("\n`agm datasets NAME` says more of one; `agm datasets NAME dataset.root=/its/folder` also what is there.")
 
 
 def describe(name: str, overrides: Sequence[str], groups: Path = GROUPS) -> None:
@@ -62,16 +63,16 @@ def describe(name: str, overrides: Sequence[str], groups: Path = GROUPS) -> None
     card = adapters.find(adapter).card
     presets = _presets(adapter, groups)
     if card is not None:
-        print(_card(adapter, card, presets))
+        show(_card(adapter, card, presets))
     dataset = _composed(name, overrides, groups) if overrides else _present(name, adapter)
     if dataset is None:
         chosen = name if name in presets else " or ".join(presets)
-        print(f"\nTo see what is in your copy: agm datasets {chosen} dataset.root=/its/folder")
+        show(f"\nTo see what is in your copy: agm datasets {chosen} dataset.root=/its/folder")
         return
     clips, files, notes = locate(dataset, adapters.read(dataset))
-    print(f"\nIn {dataset.root}{f', split {card.scheme(dataset)!r}' if card else ''}")
-    print("\n".join([_counts(dataset, card, clips, files), *notes]))
-    print("\n".join(_left_out(Path("data") / dataset.name)))
+    show(f"\nIn {dataset.root}{f', split {card.scheme(dataset)!r}' if card else ''}")
+    show("\n".join([_counts(dataset, card, clips, files), *notes]))
+    show("\n".join(_left_out(Path("data") / dataset.name)))
 
 
 def cards() -> dict[str, Card]:

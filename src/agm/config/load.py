@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from agm.config import plain
 from agm.config.schema import Params
-from agm.errors import AgmError
+from agm.errors import AgmError, meant
 
 PARAMS_FILE = Path("params.yaml")
+ANEW = "correct the file, or let `agm compose` write it anew"
 
 
 def load(path: Path = PARAMS_FILE) -> Params:
@@ -24,21 +26,35 @@ def load(path: Path = PARAMS_FILE) -> Params:
 
 
 def read(path: Path = PARAMS_FILE) -> dict[str, Any]:
-    """The parameters as they stand in the file, unchecked."""
+    """The parameters as they stand in the file, unchecked.
+
+    Raises:
+        AgmError: when the file is not there, or as `parse` does.
+    """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
         raise AgmError(
             "There are no parameters",
             where=path.absolute(),
             fix="run from the project's root, or `agm compose`",
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AgmError(
-            f"The parameters are not YAML: {error}", where=path, fix="`agm compose` writes them anew"
-        ) from None
+    except UnicodeDecodeError as error:
+        raise AgmError(f"The parameters are not UTF-8: {error}", where=path, fix=ANEW) from None
+
+
+def parse(text: str, source: object) -> dict[str, Any]:
+    """The parameters in a text of YAML, unchecked.
+
+    Raises:
+        AgmError: when it is no YAML, or has what DVC would read differently (`agm.config.plain`).
+    """
+    try:
+        content = plain.parse(text)
+    except ValueError as error:
+        raise AgmError(f"The parameters cannot be read:\n{indent(str(error), '  ')}", where=source, fix=ANEW) from None
     if not isinstance(content, dict):
-        raise AgmError("The parameters are not a mapping", where=path, fix="`agm compose` writes them anew")
+        raise AgmError("The parameters are not a mapping", where=source, fix=ANEW)
     return content
 
 
@@ -56,9 +72,16 @@ def check(content: dict[str, Any], source: object) -> Params:
         )
     try:
         # JSON mode is strict about types (no "3" for 3, no true for 1), and yet a YAML list is a list.
-        return Params.model_validate_json(json.dumps(content), strict=True)
+        params = Params.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        raise wrong([f"{_key(one['loc'])}: {message(one)}" for one in error.errors()], source) from None
+        problems = []
+        for one in error.errors():
+            # What does not fit together is no fault of one key: each line names its own.
+            problems += [f"{_key(one['loc'])}: {message(one)}"] if one["loc"] else message(one).splitlines()
+        raise wrong(problems, source) from None
+    if absent := list(_absent(params)):
+        raise wrong([f"{key}: it is missing, and DVC knows no default of it" for key in absent], source)
+    return params
 
 
 def wrong(problems: list[str], source: object) -> AgmError:
@@ -89,6 +112,19 @@ def _unset(content: Any, key: str = "") -> Iterator[str]:
         yield from [f"{key}{name}"] if value == "???" else _unset(value, f"{key}{name}.")
 
 
+def _absent(params: Params) -> Iterator[str]:
+    """Full names of the keys that have a default and are not written. The stages of dvc.yaml name them."""
+    blocks = {"": params, "study.": params.study, "dataset.": params.dataset, "evaluation.": params.evaluation}
+    for prefix, block in blocks.items():
+        for name in type(block).model_fields:
+            # Only demo sets have parameters of their own.
+            if name not in block.model_fields_set and name != "dial":
+                yield f"{prefix}{name}"
+
+
+LONGEST_SHOWN = 80
+KEY = "[key]"
+"""What pydantic puts behind a key that is wrong itself."""
 TAGGED = {("trainer", "optimiser"), "features", "encoders", "fusions"}
 
 
@@ -96,12 +132,18 @@ def _key(location: tuple[int | str, ...]) -> str:
     """The key's full name: pydantic's location less the tag that it adds behind a choice of blocks."""
     if len(location) > 2 and (location[0] in TAGGED or location[:2] in TAGGED):
         location = location[:2] + location[3:]
-    return ".".join(map(str, location)) or "params.yaml"
+    return ".".join(str(each) for each in location if each != KEY) or "params.yaml"
 
 
 def message(error: Any) -> str:
     """One of pydantic's errors in our words."""
-    if error["type"] == "extra_forbidden":
-        return "unknown key"
-    found = "" if error["type"] in ("missing", "value_error") else f" (found {error['input']!r})"
-    return error["msg"].removeprefix("Value error, ") + found
+    if error["type"] == "missing":
+        return "it is missing"
+    if error["type"] in ("value_error", "unknown_key"):
+        return error["msg"].removeprefix("Value error, ")
+    if error["type"] == "union_tag_invalid":
+        tag, known = error["ctx"]["tag"], error["ctx"]["expected_tags"]
+        alike = meant(tag, known.replace("'", "").split(", "))
+        return f"there is no {tag!r}{alike}; there are {known}"
+    found = repr(error["input"])
+    return f"{error['msg']} (found {found if len(found) <= LONGEST_SHOWN else f'{found[:LONGEST_SHOWN]}…'})"

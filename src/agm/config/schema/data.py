@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from agm.config.schema.base import Block, Fraction, Name, Positive, PositiveFloat, Seed
+from agm.config.schema.base import Block, Fraction, Name, PathText, Positive, PositiveFloat, Seed
 
 Adapter = Literal[
     "dial",
@@ -75,9 +75,9 @@ class Dataset(Block):
     """Names the folders: data/<name>, runs/<name>, evaluations/<name>."""
     adapter: Adapter
     """How the raw folder is read: see `agm datasets` and src/agm/ingest/adapters."""
-    root: str
+    root: PathText
     """Folder of the raw media. It may lie anywhere and is only ever read."""
-    annotations: dict[Name, str] = Field(min_length=1)
+    annotations: dict[Name, PathText] = Field(min_length=1)
     """The annotation files, or folders of them: for `manifest` one, `clips`, the CSV with one row per clip."""
     generated: list[Literal["dial"]] = Field(default=[])
     """Demo sets that `agm generate` makes; empty for real data."""
@@ -93,7 +93,7 @@ class Dataset(Block):
     """For `manifest`, whether the columns of kind `text` hold the texts themselves or name files; null recognises it,
     for each column: files where one of its first cells names a file below `root`, or every cell ends like a file's
     name."""
-    links: list[str] = Field(default=[])
+    links: list[PathText] = Field(default=[])
     """Folders outside `root` to which links below it may lead. `root` itself may be a link to anywhere."""
     limits: Limits = Limits()
     """What reading one clip may take."""

@@ -1,6 +1,8 @@
 """The whole of `params.yaml`, and what must fit together in it."""
 
 import math
+from collections.abc import Collection
+from functools import cached_property
 from typing import Any, get_args
 
 from pydantic import Field, model_validator
@@ -11,9 +13,23 @@ from agm.config.schema.encoders import Encoder, IdentityEncoder
 from agm.config.schema.fusions import Fusion
 from agm.config.schema.methods import MethodBlock
 from agm.config.schema.training import Evaluation, Study, Trainer
+from agm.errors import meant
 
 COLUMNS = {"clip_id", "split", "label", "label_name", "group", "duration", "row", "left_out", "flaws", "texts"}
 """What the manifest and the shards hold beside one column per modality."""
+
+
+def _without_modality(content: dict[str, Any], modalities: Collection[str]) -> list[str]:
+    """What is wrong with blocks that belong to no modality of the data set."""
+    problems = []
+    for section in ("features", "encoders"):
+        for name in content[section]:
+            if name not in modalities:
+                problems.append(
+                    f"{section}.{name}: dataset.modalities has no {name!r}{meant(name, modalities)}, "
+                    f"only {', '.join(modalities)}; without that modality take this out too: ~{section}.{name}"
+                )
+    return problems
 
 
 class Params(Block):
@@ -39,6 +55,9 @@ class Params(Block):
     def _give_features_their_kind(cls, content: Any) -> Any:
         try:
             kinds = {name: modality["kind"] for name, modality in content["dataset"]["modalities"].items()}
+            # Blocks of a modality that is not there would be refused as blocks of an unknown kind.
+            if problems := _without_modality(content, kinds):
+                raise ValueError("\n".join(problems))
             features = {name: {"kind": kinds[name], **block} for name, block in content["features"].items()}
         except (KeyError, TypeError, AttributeError):
             return content  # whatever is missing or misshapen is reported field by field
@@ -75,6 +94,8 @@ class Params(Block):
         ):
             if len(set(values)) < len(values):
                 problems.append(f"study.{key}: an entry is there twice: {values}")
+        if self.dataset.name == "raw":
+            problems.append("dataset.name: data/raw is the folder of the demo sets; choose another name")
         if "concepts" in self.study.compared:
             problems.append("study.methods: 'concepts' is the folder of the mono-modal concepts; choose another name")
         if not self.study.compared:
@@ -92,8 +113,13 @@ class Params(Block):
             problems += self._unfusable(name)
         problems += self._single_clips()
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n".join(problems))
         return self
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """All parameters in plain values, with every default spelled out."""
+        return self.model_dump(mode="json")
 
     @property
     def baseline(self) -> str | None:
