@@ -10,7 +10,7 @@ import pytest
 from agm import cli
 from agm.config.schema import ArrayFeatures, Limits, SequenceFeatures
 from agm.extract import array, audio, sequence
-from agm.extract.step import CONSTANT, _attempt
+from agm.extract.step import CONSTANT, _tensor
 from agm.files import read_json
 from agm.ingest.flaws import flaw
 from agm.source import Source
@@ -320,9 +320,9 @@ def test_constant_arrays_in_a_file_of_many_clips_are_skipped_when_they_are_read(
     steps = SequenceFeatures(kind="sequence", steps=6, shape=[3])
     for load in (lambda each: array.load(each, many), lambda each: sequence.load(each, steps)):
         sources = [Source(str(tmp_path / "a.npy"), member=str(number)) for number in range(3)]
-        tensors = [_attempt(each, load, Limits(), skip=True) for each in sources]
+        tensors = [_tensor(each, load, Limits(), skip=True) for each in sources]
         assert [isinstance(each, str) and each for each in tensors] == [False, CONSTANT, False]
-        assert not isinstance(_attempt(sources[1], load, Limits()), str)
+        assert not isinstance(_tensor(sources[1], load, Limits(), skip=False), str)
 
 
 @pytest.mark.parametrize("skip, wanted", [("[constant]", {"train_00003"}), ("[]", set())])

@@ -533,7 +533,7 @@ def test_dial_from_nothing_to_the_manifest(tmp_path):
         done = command(tmp_path, *step)
         assert done.returncode == 0, done.stderr
     listing, manifest = table(tmp_path, "dial/listing.parquet"), table(tmp_path, "dial/manifest.parquet")
-    assert len(listing) == 80 and listing["mtime_ns"].is_null().all()
+    assert len(listing) == 80 and listing["identity"].is_not_null().all()
     index = read_json(tmp_path / "data/dial/manifest.json")
     assert index["classes"] == [str(digit) for digit in range(10)]
     assert index["clips"] == {"train": 24, "val": 8, "test": 8} and index["rejected"] == 0
@@ -582,10 +582,10 @@ def test_a_changed_file_is_noticed(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert run("annotations clips", "list", "ingest")
     os.utime(clip, ns=(1, 1))
-    assert main(["ingest"]) == 1
+    assert main(["ingest", "--force"]) == 1
     message = capfd.readouterr().err
-    assert "changed since they were listed: 1, the first is a.mp4" in message and "run `agm list`" in message
-    assert run("annotations clips", "list", "ingest")
+    assert "changed since they were listed: 1, the first is a.mp4" in message and "`agm check`" in message
+    assert run("list", "ingest")
 
 
 def test_changed_annotations_are_noticed(tmp_path, monkeypatch, capfd):
@@ -598,7 +598,7 @@ def test_changed_annotations_are_noticed(tmp_path, monkeypatch, capfd):
     csv.write_text("clip_id,label,video\n1,dog,a.mp4\n")
     assert main(["list"]) == 1
     message = capfd.readouterr().err
-    assert "Annotations have changed since they were recorded" in message and "`agm annotations clips`" in message
+    assert "`agm annotations clips`: clips has changed" in message
     assert run("annotations clips", "list")
     assert table(tmp_path, "own/clips.parquet")["label"].to_list() == ["dog"]
 

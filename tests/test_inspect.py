@@ -11,6 +11,7 @@ from PIL import Image
 from agm import cli
 from agm.files import read_json, write_json
 from agm.inspect import duplicates as searching
+from agm.inspect import step
 from agm.inspect.duplicates import EVERY, duplicates, findings, summary
 from agm.inspect.sheet import Shown, draw
 from agm.inspect.signature import Signatures, Signer
@@ -121,12 +122,12 @@ def test_index_tells_the_leaks_the_balance_and_the_durations(inside: Pipeline) -
 
 
 def test_leaks_of_the_manifest_are_told_first(inside: Pipeline) -> None:
-    index = read_json(inside.data / "manifest.json")
-    write_json(inside.data / "manifest.json", index | {"leaks": ["3 actors of test are in train too"]})
-    assert cli.main(["inspect"]) == 0
-    leaks = read_json(inside.data / "inspection.json")["leaks"]
+    manifest, inspect = (inside.graph.job(step) for step in ("ingest", "inspect"))
+    written, index = manifest.index.read_bytes(), read_json(manifest.index)
+    write_json(manifest.index, index | {"leaks": ["3 actors of test are in train too"]})
+    leaks = step.run(inside.params, inspect)["leaks"]
     assert leaks[0] == "3 actors of test are in train too" and len(leaks) == 2
-    write_json(inside.data / "manifest.json", index)
+    manifest.index.write_bytes(written)
 
 
 def signatures(values: np.ndarray, digests: np.ndarray, blank: np.ndarray, random: np.random.Generator) -> Signatures:

@@ -206,6 +206,6 @@ def test_parts_of_different_weights_are_not_joined(tmp_path, monkeypatch, capsys
     pipeline = Pipeline(tmp_path / "study", monkeypatch, *chosen, "parts=[0,1]", f"dataset.root={root}")
     pipeline.run(["annotations", "list", "ingest", "extract"])
     BertModel(BertConfig.from_pretrained(bert)).save_pretrained(bert)
-    assert cli.main(["extract", "words", "1"]) == 0
+    assert cli.main(["extract", "words", "1", "--force"]) == 0
     assert cli.main(["shard"]) == 1
     assert "Two parts of a modality were extracted differently" in capsys.readouterr().err

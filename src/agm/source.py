@@ -1,6 +1,8 @@
 """Where one modality of one clip lies: a file, part of a file, or text that stands in the annotations."""
 
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +23,7 @@ class Source:
         end: seconds at which the clip ends, counted likewise; None at the file's end.
         half: "left" or "right": the half of the picture, as it is shown, that shows the clip; None for all of it.
         text: the text, where the annotations hold it.
+        identity: what tells the file's content from any other (`agm.ingest.raw`); known after the files were listed.
     """
 
     path: str | None = None
@@ -30,6 +33,15 @@ class Source:
     end: float | None = None
     half: str | None = None
     text: str | None = None
+    identity: str | None = None
+
+    @property
+    def key(self) -> str:
+        """JSON that two sources share if they are the same, in content too; of a text it has the checksum."""
+        fields = asdict(self)
+        if self.text is not None:
+            fields["text"] = hashlib.sha256(self.text.encode()).hexdigest()
+        return json.dumps(fields)
 
     def below(self, root: str | Path) -> "Source":
         """The same with the file's path below `root`.
@@ -56,6 +68,7 @@ STRUCT = pl.Struct(
         "end": pl.Float64,
         "half": pl.String,
         "text": pl.String,
+        "identity": pl.String,
     }
 )
 """A `Source` in a table: the type of a column that is named after its modality."""

@@ -45,6 +45,8 @@ class Adapter:
         unique: how many of the last parts of a path tell its file from all others of its kind, wherever a download is
             unpacked (`agm.ingest.locate`).
         stem: the official form of a file's name without its suffix, where downloads spell it in other ways.
+        check_columns: raises AgmError for a column that the configuration names and the annotations lack, by a look at
+            their header; None where the configuration names none.
     """
 
     clips: Callable[[Dataset], list[Clip]]
@@ -52,6 +54,7 @@ class Adapter:
     made_by: str | None = None
     unique: int = 1
     stem: Callable[[str], str] = str
+    check_columns: Callable[[Dataset], None] | None = None
 
 
 def refuse(problems: Sequence[str], where: object, fix: str) -> None:

@@ -1,51 +1,36 @@
-"""Read the annotations, and list the raw files that they name: path, size and modification time of each.
+"""Read the annotations, and list the raw files that they name: path, size and identity of each.
 
     data/<dataset>/clips.parquet     a row per clip of the annotations: clip_id, split, label, group, row, left_out,
                                      and for each modality where it lies (`agm.source`)
-    data/<dataset>/listing.parquet   path (relative to dataset.root), size (bytes), mtime_ns; nulls where a file of a
-                                     published data set is not there
+    data/<dataset>/listing.parquet   path (relative to dataset.root), size (bytes), identity (`agm.ingest.raw`); nulls
+                                     where a file of a published data set is not there
 
 The listing is what `agm ingest` depends on in place of the files themselves, which may be terabytes on read-only
-storage: they are never hashed, copied or written to. When files change, run this step again. For a demo set, mtime_ns
-is null: a checkout gives its files new times, and they are the same data.
+storage: they are never copied or written to. `agm check` sees when files change.
 """
 
-import functools
-import os
-import stat
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
+from agm import provenance
 from agm.config import Params
 from agm.config.schema import Dataset
 from agm.errors import AgmError
 from agm.files import checksums, digest, read_json, write_parquet
-from agm.graph import Job
+from agm.graph import Graph, Job
 from agm.ingest.adapters import differences, find, read, spellings
 from agm.ingest.clip import Clip, refuse
 from agm.ingest.locate import elsewhere, surroundings
+from agm.ingest.raw import ABSENT, MISSING, Seen, ask, identities
 from agm.ingest.table import FIX
-from agm.progress import say, track
-from agm.source import STRUCT, Source, outside
+from agm.progress import say
+from agm.source import STRUCT, Source
 
-SCHEMA = {"path": pl.String, "size": pl.Int64, "mtime_ns": pl.Int64}
-# Shared storage answers slowly but many at a time.
-THREADS = 16
-BATCH = 128
-MISSING = "file not found"
-
-
-class Seen(NamedTuple):
-    """What the file system says of one file; None and None of one that is not there."""
-
-    size: int | None
-    mtime_ns: int | None
+SCHEMA = {"path": pl.String, "size": pl.Int64, "identity": pl.String}
 
 
 def run(params: Params, job: Job) -> dict[str, Any]:
@@ -57,7 +42,9 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     dataset = params.dataset
     _check_annotations(dataset, job)
     clips, files, notes = locate(dataset, read(dataset))
-    listing = pl.DataFrame([(path, *seen) for path, seen in files.items()], schema=SCHEMA, orient="row")
+    identity = identities(Graph(params), dataset, files)
+    rows = [(path, seen.size, identity[path]) for path, seen in files.items()]
+    listing = pl.DataFrame(rows, schema=SCHEMA, orient="row")
     for target, table in zip(job.outputs, (_table(clips, dataset), listing), strict=True):
         write_parquet(target, table)
     missing = listing["size"].null_count()
@@ -75,6 +62,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "bytes": listing["size"].sum(),
         "notes": notes,
         "sha256": checksums(job.index.parent, [target.name for target in job.outputs]),
+        provenance.ABOUT: {"raw": read_json(job.inputs[-1])},
     }
 
 
@@ -87,7 +75,8 @@ def _texts_in_cells(clips: Sequence[Clip], dataset: Dataset) -> Iterator[str]:
 
 def _check_annotations(dataset: Dataset, job: Job) -> None:
     """Refuse annotations that are not those on record."""
-    for index, (key, path) in zip(job.inputs, dataset.annotations.items(), strict=True):
+    # Behind the annotations' indexes there is that of the raw files.
+    for index, (key, path) in zip(job.inputs[:-1], dataset.annotations.items(), strict=True):
         again = f"agm annotations {key}"
         if digest(Path(path)) != read_json(index, again)["sha256"]:
             raise AgmError("Annotations have changed since they were recorded", where=path, fix=f"run `{again}`")
@@ -147,51 +136,12 @@ def look(dataset: Dataset, clips: Sequence[Clip]) -> dict[str, Seen]:
         for modality, source in clip.sources.items():
             if source.path is not None:
                 named.setdefault(source.path, (clip.row, modality))
-    paths = sorted(named)
-    with ThreadPoolExecutor(THREADS) as pool:
-        batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
-        allowed = [os.path.realpath(each) for each in (dataset.root, *dataset.links)]
-        ask = functools.partial(_look, dataset.root, allowed)
-        found = dict(
-            zip(paths, track(chain.from_iterable(pool.map(ask, batches)), len(paths), "look at files"), strict=True)
-        )
+    found = ask(dataset, sorted(named))
     if adapter.card is not None:
-        found = {path: Seen(None, None) if seen == MISSING else seen for path, seen in found.items()}
+        found = {path: ABSENT if seen == MISSING else seen for path, seen in found.items()}
     wrong = sorted((*named[path], seen, path) for path, seen in found.items() if isinstance(seen, str))
     where = ", ".join(dataset.annotations.values())
     texts = any(dataset.modalities[modality].kind == "text" for _, modality, _, _ in wrong)
     fix = f"{FIX}; if the cells are texts and no paths: agm compose … dataset.texts=cells" if texts else FIX
     refuse([f"row {row}: {modality}: {why}: {path}" for row, modality, why, path in wrong], where, fix)
-    if adapter.made_by:
-        return {path: seen._replace(mtime_ns=None) for path, seen in found.items()}
     return found
-
-
-def _look(root: str, allowed: Sequence[str], paths: Iterable[str]) -> list[Seen | str]:
-    """The size and time of each file, which must lie in one of the folders `allowed`, or what is wrong with it."""
-    real_folder = functools.cache(os.path.realpath)  # a few folders hold all the files
-    return list(_look_at(root, allowed, paths, real_folder))
-
-
-def _look_at(root: str, allowed: Sequence[str], paths: Iterable[str], real_folder: Any) -> Iterator[Seen | str]:
-    for path in paths:
-        if outside(path):
-            yield "the path leaves the root folder"
-            continue
-        folder, name = os.path.split(os.path.join(root, path))
-        real = os.path.join(real_folder(folder), name)
-        try:
-            found = os.lstat(real)
-            if stat.S_ISLNK(found.st_mode):
-                real = os.path.realpath(real)
-                found = os.stat(real)
-        except OSError as error:
-            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-            yield MISSING if missing else f"file cannot be reached ({error.strerror})"
-            continue
-        if not any(Path(real).is_relative_to(folder) for folder in allowed):
-            yield "the path is a link that leaves the root folder, to none of dataset.links"
-        elif not stat.S_ISREG(found.st_mode):
-            yield "not a file"
-        else:
-            yield Seen(found.st_size, found.st_mtime_ns)

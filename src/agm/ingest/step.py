@@ -14,7 +14,7 @@ later step keeps. Raw files are only ever read.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import combinations
@@ -26,12 +26,13 @@ from agm.config import Params
 from agm.config.schema import Dataset
 from agm.errors import AgmError
 from agm.files import checksums, read_index, write_parquet
-from agm.graph import Job
+from agm.graph import Graph, Job
 from agm.ingest.adapters import find
 from agm.ingest.clip import Clip
 from agm.ingest.flaws import SAYS
 from agm.ingest.listing import look, stored
 from agm.ingest.probe import Media, Rejection, probe_clip
+from agm.ingest.raw import identities
 from agm.ingest.split import assign, order
 from agm.parallel import parallel_map
 from agm.progress import say
@@ -51,7 +52,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         AgmError: for files that changed since they were listed, a single class, or a split without clips.
     """
     dataset = params.dataset
-    clips, listed = _listed(dataset, job)
+    clips, listed = _listed(params, job)
     splits = assign(clips, dataset.split)
     classes = class_names(clips)
     if len(classes) < 2:
@@ -94,24 +95,30 @@ def class_names(clips: Sequence[Clip]) -> list[str]:
         return sorted(names)
 
 
-def _listed(dataset: Dataset, job: Job) -> tuple[list[Clip], dict[str, Any]]:
-    """The clips of the annotations, and the index of the listing.
+def _listed(params: Params, job: Job) -> tuple[list[Clip], dict[str, Any]]:
+    """The clips of the annotations with the identities of their files, and the index of the listing.
 
     Files that are not the listed ones are refused: what was listed is what the manifest is on record as made from.
     """
     [index], (stored_clips, listing) = job.inputs, job.data
-    again = "agm list"
+    again, dataset = "agm list", params.dataset
     record = read_index(index, again)
     clips = stored(stored_clips, dataset)
-    listed = {path: seen for path, *seen in pl.read_parquet(listing).iter_rows()}
-    changed = [path for path, seen in look(dataset, clips).items() if list(seen) != listed.get(path)]
+    listed = dict(pl.read_parquet(listing).select("path", "identity").iter_rows())
+    found = identities(Graph(params), dataset, look(dataset, clips))
+    changed = [path for path, identity in found.items() if identity != listed.get(path)]
     if changed:
         raise AgmError(
             f"Raw files have changed since they were listed: {len(changed)}, the first is {changed[0]}",
             where=dataset.root,
-            fix=f"run `{again}`",
+            fix="run `snakemake`, or `agm check` and `dvc repro`",
         )
-    return clips, record
+    return [_identified(clip, found) for clip in clips], record
+
+
+def _identified(clip: Clip, identity: Mapping[str, str | None]) -> Clip:
+    sources = {name: replace(each, identity=identity.get(each.path)) for name, each in clip.sources.items()}
+    return replace(clip, sources=sources)
 
 
 def _manifest(

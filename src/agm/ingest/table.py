@@ -34,11 +34,12 @@ def rows(path: str, required: Sequence[str]) -> Iterator[Row]:
         AgmError: when the file is not a CSV in a known encoding, lacks a required column or any row, or (after the last
             row) for rows with too many or too few cells.
     """
-    delimiter = _delimiter(path, required)
+    delimiter, encoding = _form(path, required)
+    if (delimiter, encoding) != (",", "UTF-8"):
+        say(f"{path} is read as {encoding} with {DELIMITERS[delimiter]} between the cells")
     lines = cells(path, delimiter)
-    _, header = next(lines, (1, []))
-    header = [name.strip() for name in header]
-    _check_header(header, required, path, delimiter)
+    header = _header(lines)
+    _check_names(header, required, path, delimiter)
     empty, problems = True, []
     for number, found in lines:
         empty = False
@@ -53,19 +54,34 @@ def rows(path: str, required: Sequence[str]) -> Iterator[Row]:
         raise AgmError("The annotations have no rows", where=path, fix="add one row for each clip below the header")
 
 
-def _delimiter(path: str, required: Sequence[str]) -> str:
-    """What stands between the cells: the first that gives the header every column that must be there, else commas."""
+def check_header(path: str, required: Sequence[str]) -> None:
+    """Refuse a table without one of the `required` columns.
+
+    Raises:
+        AgmError: as `rows` does for the header.
+    """
+    delimiter, _ = _form(path, required)
+    _check_names(_header(cells(path, delimiter)), required, path, delimiter)
+
+
+def _form(path: str, required: Sequence[str]) -> tuple[str, str]:
+    """What stands between the cells, the first that gives the header every column that must be there, else commas; and
+    the encoding."""
     _, encoding = encoding_of(_bytes(path))
-    for delimiter, name in DELIMITERS.items():
+    for delimiter in DELIMITERS:
         try:
-            _, header = next(cells(path, delimiter), (1, []))
+            header = _header(cells(path, delimiter))
         except AgmError:  # a header in quotes is no CSV when read with the wrong delimiter
             continue
-        if set(required) <= {each.strip() for each in header}:
-            if (delimiter, encoding) != (",", "UTF-8"):
-                say(f"{path} is read as {encoding} with {name} between the cells")
-            return delimiter
-    return ","
+        if set(required) <= set(header):
+            return delimiter, encoding
+    return ",", encoding
+
+
+def _header(lines: Iterator[tuple[int, list[str]]]) -> list[str]:
+    """The names of the columns."""
+    _, header = next(lines, (1, []))
+    return [name.strip() for name in header]
 
 
 def text_of(path: str) -> str:
@@ -121,7 +137,7 @@ def cells(path: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
         raise AgmError(f"The annotations are not a CSV: row {start}: {error}", where=path, fix=FIX) from None
 
 
-def _check_header(header: list[str], required: Sequence[str], path: str, delimiter: str) -> None:
+def _check_names(header: list[str], required: Sequence[str], path: str, delimiter: str) -> None:
     if twice := [name for name, count in Counter(header).items() if count > 1 and name]:
         raise AgmError(f"Row 1 names a column twice: {', '.join(twice)}", where=path, fix="rename one of them")
     if missing := [name for name in required if name not in header]:

@@ -14,6 +14,7 @@ from agm.errors import AgmError
 from agm.files import read_index
 from agm.graph import Graph
 from agm.inspect.transcript import transcripts
+from agm.progress import show
 from agm.source import Source
 from agm.tensors import Feature
 
@@ -35,11 +36,11 @@ def inspect(params: Params, clip_id: str) -> None:
     described = read_index(shard.index, shard.command)["features"]
     clip = _known(graph, clip_id)
     for name, value in facts(graph, clip):
-        print(f"{name:<12}{value}")
+        show(f"{name:<12}{value}")
     features = {name: Feature.from_json(each) for name, each in described.items()}
     found = _tensors(params, clip_id, features)
     if not found:
-        print(f"{'picture':<12}none: nothing of the clip was extracted")
+        show(f"{'picture':<12}none: nothing of the clip was extracted")
         return
     from agm.inspect import sheet
 
@@ -47,7 +48,7 @@ def inspect(params: Params, clip_id: str) -> None:
     target = FOLDER / f"{clip_id}.png"
     shown = sheet.Shown(clip_id, clip["split"] or "", clip["label"], clip["duration"], found, texts)
     sheet.draw([shown], features, target, SCALE)
-    print(f"{'picture':<12}{target}")
+    show(f"{'picture':<12}{target}")
 
 
 def _known(graph: Graph, clip_id: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from agm.ingest.cell import look_alikes
 from agm.ingest.chosen import disjoint, of_classes
 from agm.ingest.clip import Adapter, Clip
 from agm.ingest.locate import lies_there
+from agm.progress import say
 from agm.tables import SPLITS
 
 
@@ -26,10 +27,7 @@ def read(dataset: Dataset) -> list[Clip]:
         AgmError: when the root folder or the annotations do not exist, or for what is wrong with them, row by row.
     """
     adapter = find(dataset.adapter)
-    if not Path(dataset.root).is_dir():
-        fix = f"run `{adapter.made_by}`" if adapter.made_by else "agm compose … dataset.root=/its/folder"
-        raise AgmError("The folder of the raw data (dataset.root) does not exist", where=dataset.root, fix=fix)
-    _check_annotations(dataset)
+    _check_present(dataset)
     if adapter.card is not None:
         adapter.card.check(dataset)
         chosen = of_classes(adapter.clips(dataset), dataset)
@@ -37,8 +35,36 @@ def read(dataset: Dataset) -> list[Clip]:
     return adapter.clips(dataset)
 
 
-def _check_annotations(dataset: Dataset) -> None:
-    """Refuse annotations that are not there, and say what lies in their place."""
+def foresee(dataset: Dataset) -> None:
+    """Say before anything runs what `read` would refuse, as far as that takes no time.
+
+    A folder or an annotation file that is not there is only told about: it may be copied later, or be on another
+    machine.
+
+    Raises:
+        AgmError: for columns, schemes, labels or annotations that a published data set does not have, and for columns
+            that one's own annotation file lacks.
+    """
+    adapter = find(dataset.adapter)
+    if adapter.card is not None:
+        adapter.card.check(dataset)
+    if adapter.made_by is not None:
+        return
+    try:
+        _check_present(dataset)
+    except AgmError as error:
+        say(f"warning: {error}")
+        return
+    if adapter.check_columns is not None:
+        adapter.check_columns(dataset)
+
+
+def _check_present(dataset: Dataset) -> None:
+    """Refuse a root folder or annotations that are not there, and say what lies in their place."""
+    if not Path(dataset.root).is_dir():
+        made_by = find(dataset.adapter).made_by
+        fix = f"run `{made_by}`" if made_by else "agm compose … dataset.root=/its/folder"
+        raise AgmError("The folder of the raw data (dataset.root) does not exist", where=dataset.root, fix=fix)
     for key, path in dataset.annotations.items():
         if not Path(path).exists():
             fix = f"agm compose … dataset.annotations.{key}=/its/path. {lies_there(Path(path))}"

@@ -19,7 +19,7 @@ from agm.config.schema import Dataset, Modality
 from agm.errors import AgmError
 from agm.ingest.cell import INTEGER, category, plain
 from agm.ingest.clip import Adapter, Clip, refuse
-from agm.ingest.table import FIX, Row, rows
+from agm.ingest.table import FIX, Row, check_header, rows
 from agm.source import Source
 from agm.tables import SPLITS
 
@@ -51,8 +51,7 @@ def clips(dataset: Dataset) -> list[Clip]:
     """
     path = _path(dataset)
     columns = {name: modality.column for name, modality in dataset.modalities.items()}
-    required = ["clip_id", "label", *dict.fromkeys(columns.values()), *([dataset.group] if dataset.group else [])]
-    table = list(rows(path, required))
+    table = list(rows(path, _required(dataset)))
     texts = {
         name for name, each in dataset.modalities.items() if each.kind == "text" and _holds_texts(table, each, dataset)
     }
@@ -69,6 +68,21 @@ def clips(dataset: Dataset) -> list[Clip]:
         found.append(clip)
     refuse(problems, path, FIX)
     return found
+
+
+def check_columns(dataset: Dataset) -> None:
+    """Look for the columns in the header of the CSV.
+
+    Raises:
+        AgmError: when one is missing.
+    """
+    check_header(_path(dataset), _required(dataset))
+
+
+def _required(dataset: Dataset) -> list[str]:
+    """The columns that there must be."""
+    named = dict.fromkeys(modality.column for modality in dataset.modalities.values())
+    return ["clip_id", "label", *named, *([dataset.group] if dataset.group else [])]
 
 
 def _path(dataset: Dataset) -> str:
@@ -172,4 +186,4 @@ def _wrong_path(clip: Clip) -> Iterator[str]:
             yield f"{modality}: the path {path!r} holds a NUL character"
 
 
-ADAPTER = Adapter(clips)
+ADAPTER = Adapter(clips, check_columns=check_columns)
