@@ -45,7 +45,7 @@ def write_data(graph: Graph, clips: dict[str, int]) -> None:
     pairs = [{"split": "test", "in": "train", "clips": {"every": {"alike": 0, "identical": 0}}}]
     found = {"durations": None, "leaks": [], "texts": [], "duplicates": pairs, "flaws": {}, "blank": {}}
     found |= {"sha256": checksums(graph.data, [path.name for path in inspect.outputs])}
-    write_json(inspect.index, {provenance.RECORD: provenance.expected(inspect, config.read()), **found})
+    provenance.write(inspect, provenance.expected(inspect, graph.params), found)
 
 
 def run_study(folder: Path, failing: set[str], clips: dict[str, int] = CLIPS, **study: object) -> Graph:
@@ -83,7 +83,7 @@ def test_a_run_that_failed_is_not_scored(study, monkeypatch, capsys):
         (graph.job("concept", "late_sum", "audio", 2), graph.job("evaluate_concept", "late_sum", "audio", 2)),
     ):
         capsys.readouterr()
-        assert cli.main(evaluation.command.split()[1:]) == 0
+        assert cli.main([*evaluation.command.split()[1:], "--force"]) == 0
         said = f"{evaluation.command}: not scored, because the run failed: the loss is nan\n"
         assert capsys.readouterr().err == said
         scores, record = read_json(evaluation.index), read_json(run.index)
@@ -171,7 +171,9 @@ def test_a_network_that_answers_a_clip_with_infinity_failed(study, tmp_path, mon
     weights[bias][0] = torch.inf
     save_file(weights, run.outputs[0])
     sums = checksums(run.index.parent, [path.name for path in run.outputs])
-    write_json(run.index, read_json(run.index) | {"sha256": sums})
+    record = provenance.recorded(run)
+    about = {provenance.ABOUT: {name: record[name] for name in ("config", "environment")}}
+    provenance.write(run, record["made_from"], read_json(run.index) | {"sha256": sums} | about)
     assert cli.main(evaluation.command.split()[1:]) == 0
     failed = read_json(evaluation.index)["failed"]
     assert failed["what"] == "an output on the val split is not finite"

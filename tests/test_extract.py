@@ -26,6 +26,7 @@ from agm.errors import AgmError
 from agm.extract import audio, image, picture, step, text, times, video
 from agm.files import sha256, write_json
 from agm.graph import Graph
+from agm.ingest.raw import ask, identities
 from agm.limits import under
 from agm.media import Unusable, opened
 from agm.parallel import parallel_map
@@ -781,6 +782,19 @@ def write_manifest(rows: pl.DataFrame) -> None:
     write_json(folder / "manifest.json", {"classes": ["a", "b"], "sha256": sums})
 
 
+def identify(modality: str, params: config.Params) -> None:
+    """Put the files of a modality on record as they are now."""
+    try:
+        rows = pl.read_parquet("data/few/manifest.parquet")
+    except pl.exceptions.ComputeError:
+        return  # a damaged one, which is not ours to mend
+    paths = sorted(rows[modality].struct.field("path").drop_nulls().unique())
+    seen = {path: each for path, each in ask(params.dataset, paths).items() if not isinstance(each, str)}
+    found = {None: None, **dict.fromkeys(paths), **identities(Graph(params), params.dataset, seen)}
+    sources = [each | {"identity": found[each["path"]]} for each in rows[modality]]
+    write_manifest(rows.with_columns(pl.Series(modality, sources, STRUCT)))
+
+
 def parameters(**features) -> config.Params:
     content = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
     content["study"] |= {"modalities": list(SETTINGS)}
@@ -792,6 +806,7 @@ def parameters(**features) -> config.Params:
 
 def extract(modality: str, part: int, params: config.Params | None = None):
     params = params or parameters()
+    identify(modality, params)
     job = Graph(params).job("extract", modality, part)
     summary = step.run(params, job)
     json.dumps(summary, allow_nan=False)

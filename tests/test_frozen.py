@@ -301,9 +301,10 @@ def test_a_clip_does_not_depend_on_those_beside_it(tmp_path, speech):
 
 def test_clips_that_failed_keep_their_place():
     given = ["no", np.ones(2), "nor", np.full(2, np.nan), np.zeros(2)] * 9
-    found = list(step._finished(iter(given), lambda clips: [2 * each for each in clips]))
+    found = list(step._finished(((each, "file") for each in given), lambda clips: [2 * each for each in clips]))
     assert len(found) == 45
-    for number, each in enumerate(found):
+    for number, (each, content) in enumerate(found):
+        assert content == "file"
         if number % 5 in (1, 4):
             np.testing.assert_array_equal(each, 2 * given[number])
         else:

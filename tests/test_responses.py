@@ -111,7 +111,7 @@ def study(fusion: str, method: str) -> Graph:
         "fusions": {**PARAMS["fusions"], "cross_attention": ATTENTION},
         "study": {**PARAMS["study"], "fusions": [fusion], "methods": [method], "seeds": [0]},
         "methods": {method: {"name": method}},
-        "evaluation": {"permutations": 4, "batch_size": 10},
+        "evaluation": {**PARAMS["evaluation"], "permutations": 4, "batch_size": 10},
     }
     Path("params.yaml").write_text(yaml.safe_dump(content))
     return Graph(config.load())

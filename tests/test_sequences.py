@@ -23,6 +23,7 @@ from agm.shard.statistics import Moments
 from agm.shard.stream import Shards
 from agm.source import Source
 from agm.tensors import Feature
+from whole import whole
 
 pytestmark = pytest.mark.numerical
 
@@ -155,37 +156,39 @@ LATE = config.schema.LateConcat(name="late_concat")
 
 # --- a study ----------------------------------------------------------------------------------------------------
 
-PARAMS = {
-    "study": {
-        "name": "tiny",
-        "fusions": ["psp", "cross_attention", "late_concat"],
-        "methods": ["agm"],
-        "modalities": ["sound", "picture"],
-        "seeds": [0],
-    },
-    "dataset": {
-        "name": "tiny",
-        "adapter": "manifest",
-        "root": "raw",
-        "annotations": {"clips": "raw/manifest.csv"},
-        "modalities": {name: {"kind": "sequence", "column": name} for name in ("sound", "picture")},
-    },
-    "parts": [0, 1],
-    "features": {"sound": {"steps": 4, "shape": [5]}, "picture": {"steps": 4, "shape": [2, 3]}},
-    "shards": {},
-    "encoders": {
-        "sound": {"name": "sequence_transformer", "dim": 4, "heads": 2, "layers": 1, "feedforward": 4},
-        "picture": {"name": "identity", "dim": 6},
-    },
-    "fusions": {
-        "psp": {"name": "psp", "regions": 2, "attention": 4, "hidden": 3},
-        "cross_attention": {"name": "cross_attention", "dim": 4, "heads": 2, "layers": 1, "feedforward": 4},
-        "late_concat": {"name": "late_concat"},
-    },
-    "methods": {"agm": {"name": "agm"}},
-    "trainer": {"epochs": 1, "batch_size": 8},
-    "evaluation": {"permutations": 2},
-}
+PARAMS = whole(
+    {
+        "study": {
+            "name": "tiny",
+            "fusions": ["psp", "cross_attention", "late_concat"],
+            "methods": ["agm"],
+            "modalities": ["sound", "picture"],
+            "seeds": [0],
+        },
+        "dataset": {
+            "name": "tiny",
+            "adapter": "manifest",
+            "root": "raw",
+            "annotations": {"clips": "raw/manifest.csv"},
+            "modalities": {name: {"kind": "sequence", "column": name} for name in ("sound", "picture")},
+        },
+        "parts": [0, 1],
+        "features": {"sound": {"steps": 4, "shape": [5]}, "picture": {"steps": 4, "shape": [2, 3]}},
+        "shards": {},
+        "encoders": {
+            "sound": {"name": "sequence_transformer", "dim": 4, "heads": 2, "layers": 1, "feedforward": 4},
+            "picture": {"name": "identity", "dim": 6},
+        },
+        "fusions": {
+            "psp": {"name": "psp", "regions": 2, "attention": 4, "hidden": 3},
+            "cross_attention": {"name": "cross_attention", "dim": 4, "heads": 2, "layers": 1, "feedforward": 4},
+            "late_concat": {"name": "late_concat"},
+        },
+        "methods": {"agm": {"name": "agm"}},
+        "trainer": {"epochs": 1, "batch_size": 8},
+        "evaluation": {"permutations": 2},
+    }
+)
 
 
 def changed(**blocks: dict) -> dict:
@@ -244,7 +247,7 @@ def test_from_files_to_a_trained_network(tmp_path, monkeypatch):
         ),
         ({"encoders": {"sound": {"name": "transformer"}}}, "use 'sequence_transformer' or 'identity'"),
         ({"encoders": {"picture": {"name": "identity", "dim": 3}}}, "encoders.picture.dim: expected 6, the numbers in"),
-        ({"encoders": {"picture": {"name": "identity"}}}, "encoders.picture.dim: Field required"),
+        ({"encoders": {"picture": {"name": "identity"}}}, "encoders.picture.dim: it is missing"),
         (
             {"encoders": {"sound": {"name": "sequence_transformer", "dim": 5, "heads": 2}}},
             "encoders.sound: expected heads to divide dim, found heads 2 and dim 5",

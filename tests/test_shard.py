@@ -95,7 +95,7 @@ def shard() -> dict:
     params = parameters()
     job = Graph(params).job("shard")
     summary = step.run(params, job)
-    write_json(job.index, {"made_from": {}, **summary})
+    write_json(job.index, summary)
     return summary
 
 

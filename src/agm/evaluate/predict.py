@@ -32,6 +32,12 @@ class Predictions:
     features: dict[str, np.ndarray]
     absent: dict[str, np.ndarray]
 
+    @property
+    def finite(self) -> np.ndarray:
+        """Of which clips every output is finite, bool `[N]`."""
+        outputs = (self.logits, self.fused, *self.responses.values())
+        return np.logical_and.reduce([np.isfinite(values).all(axis=1) for values in outputs])
+
 
 def separable(model: nn.Module) -> bool:
     """Whether a clip is one feature vector per modality, each made from that modality alone.

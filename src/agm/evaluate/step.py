@@ -27,6 +27,7 @@ the reason.
 """
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,11 @@ from safetensors.numpy import save
 from safetensors.torch import load_file
 from torch import nn
 
-from agm import config, provenance
 from agm.config import Params
 from agm.device import prepare_device
 from agm.errors import AgmError
-from agm.evaluate.permute import permuted_accuracy
-from agm.evaluate.predict import Predictions, predict, separable
+from agm.evaluate.forward import SPLITS, Forward, forward
+from agm.evaluate.predict import Predictions
 from agm.files import checksums, read_index, replacing, write_parquet
 from agm.graph import Graph, Job
 from agm.methods import build_method
@@ -53,18 +53,18 @@ from agm.models import build_concept, build_joint
 from agm.progress import say
 from agm.shard.stream import Shards
 
-SPLITS = ("val", "test")
-
 
 def run(params: Params, job: Job) -> dict[str, Any]:
     """Evaluate the run that `job` names and write its predictions."""
     graph = Graph(params)
     is_concept = job.step == "evaluate_concept"
     trained = graph.job("concept" if is_concept else "train", *job.cell)
-    record = _finished(trained)
+    record = read_index(trained.index, trained.command)
     shards = Shards.open(graph.data)
-    model = None if record["failed"] else _trained(params, trained, shards)
-    predictions = {} if model is None else _predict(params, model, shards)
+    found = None
+    if not record["failed"]:
+        found = forward(params, job, trained, shards, partial(_trained, params, trained, shards))
+    predictions = {} if found is None else found.predictions
     if failed := record["failed"] or _not_finite(predictions):
         say(f"{job.command}: not scored, because the run failed: {failed['what']}")
         predictions = {}
@@ -82,20 +82,9 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     if not is_concept:
         _write_features(job.outputs[1], predictions)
         if predictions and len(modalities) > 1:
-            summary["centre"] = _add_modalities(splits, params, model, shards, predictions)
+            summary["centre"] = _add_modalities(splits, found)
         summary["competition"] = _competition(params, graph, job, predictions) if predictions else {}
     return summary | {"sha256": checksums(job.index.parent, [path.name for path in job.outputs])}
-
-
-def _finished(job: Job) -> dict[str, Any]:
-    """The index of an earlier job, whose outputs are whole and what the parameters ask for."""
-    if reason := provenance.outdated(job, config.read()):
-        raise AgmError(
-            f"`{job.command}` must be run again: {reason}",
-            where=job.index,
-            fix="run `snakemake` or `dvc repro`",
-        )
-    return read_index(job.index, job.command)
 
 
 def _trained(params: Params, trained: Job, shards: Shards) -> nn.Module:
@@ -111,43 +100,29 @@ def _trained(params: Params, trained: Job, shards: Shards) -> nn.Module:
     return model.to(device).eval()
 
 
-def _predict(params: Params, model: nn.Module, shards: Shards) -> dict[str, Predictions]:
-    device = next(model.parameters()).device
-    return {split: predict(model, shards, split, params.evaluation.batch_size, device) for split in SPLITS}
-
-
 def _not_finite(predictions: dict[str, Predictions]) -> dict[str, Any] | None:
     """The failure of a run that was trained to its end and answers a clip with NaN or infinity; None for any other."""
     for split, one in predictions.items():
-        for values in (one.logits, one.fused, *one.responses.values()):
-            finite = np.isfinite(values).all(axis=1)
-            if not finite.all():
-                clips = [clip for clip, good in zip(one.clip_ids, finite, strict=True) if not good]
-                what = f"an output on the {split} split is not finite"
-                return {"what": what, "epoch": None, "step": None, "batch": clips, "checkpoint": None}
+        if not one.finite.all():
+            clips = [clip for clip, finite in zip(one.clip_ids, one.finite, strict=True) if not finite]
+            what = f"an output on the {split} split is not finite"
+            return {"what": what, "epoch": None, "step": None, "batch": clips, "checkpoint": None}
     return None
 
 
-def _add_modalities(
-    splits: dict[str, dict[str, Any]],
-    params: Params,
-    model: nn.Module,
-    shards: Shards,
-    predictions: dict[str, Predictions],
-) -> dict[str, Any]:
+def _add_modalities(splits: dict[str, dict[str, Any]], found: Forward) -> dict[str, Any]:
     """Add to the scores of each split what is said of each modality; returns what responses are centred by."""
-    settings = params.evaluation
-    centre = Centre.of(predictions["val"].responses, predictions["val"].logits)
-    for split, one in predictions.items():
-        found = {"phi_accuracy": {}, "phi_constant": {}, "centred_accuracy": {}, "permuted_accuracy": {}}
-        permuted = permuted_accuracy(model, one, shards, split, settings.permutations, settings.batch_size)
+    validation = found.predictions["val"]
+    centre = Centre.of(validation.responses, validation.logits)
+    for split, one in found.predictions.items():
+        said = {"phi_accuracy": {}, "phi_constant": {}, "centred_accuracy": {}, "permuted_accuracy": {}}
         for name, phi in one.responses.items():
-            found["phi_accuracy"][name] = accuracy(phi, one.labels)
-            found["phi_constant"][name] = constant_share(phi)
-            found["centred_accuracy"][name] = accuracy(centre.centred(name, phi), one.labels)
-            draws = np.array(permuted[name])
-            found["permuted_accuracy"][name] = {"mean": float(draws.mean()), "deviation": float(draws.std(ddof=1))}
-        splits[split] |= found | {"permuted_within": "split" if separable(model) else "batch"}
+            said["phi_accuracy"][name] = accuracy(phi, one.labels)
+            said["phi_constant"][name] = constant_share(phi)
+            said["centred_accuracy"][name] = accuracy(centre.centred(name, phi), one.labels)
+            draws = np.array(found.permuted[split][name])
+            said["permuted_accuracy"][name] = {"mean": float(draws.mean()), "deviation": float(draws.std(ddof=1))}
+        splits[split] |= said | {"permuted_within": found.within}
     means = {name: mean.tolist() for name, mean in centre.responses.items()}
     return {"responses": means, "output": centre.output.tolist()}
 
@@ -194,7 +169,7 @@ def _competition(params: Params, graph: Graph, job: Job, predictions: dict[str, 
     few = too_few_clips({split: len(one.clip_ids) for split, one in predictions.items()})
     for modality in params.study.modalities:
         concept = graph.job("evaluate_concept", fusion, modality, seed)
-        if failed := _finished(concept)["failed"]:
+        if failed := read_index(concept.index, concept.command)["failed"]:
             strengths[modality] = {"d": None, "why": f"`agm concept {' '.join(concept.cell)}` failed: {failed['what']}"}
             continue
         if few:

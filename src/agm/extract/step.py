@@ -1,16 +1,20 @@
 """Turn one part of one modality into tensors: agm extract MODALITY PART
 
 Reads    data/<data set>/manifest.parquet and, below dataset.root, the files of the part's clips
-Writes   data/<data set>/features/<modality>/part-<part>.parquet: clip_id, tensor
+Writes   data/<data set>/features/<modality>/part-<part>.parquet: clip_id, tensor, where the clip comes from (source),
+         and the checksum of that file (content)
          data/<data set>/features/<modality>/part-<part>.json: what the tensors are, and the clips that failed
 
 A part is a contiguous slice of the manifest, so that a cluster can fan out; its order is kept. A clip that cannot be
 decoded is listed with the reason and left out; only a part of which nothing can be used stops the run. The
-vocabulary of a text modality is built on all training clips, whichever part is extracted.
+vocabulary of a text modality is built on all training clips, whichever part is extracted. Clips of which a result in
+the store (`agm.store`) has the tensor, of the same content by the same recipe, are not decoded again.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,13 +23,16 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from agm import files, limits, packed, tensors
+from agm import code, files, limits, packed, store, tensors
 from agm.config import Params
 from agm.config.schema import Dataset, Limits
 from agm.errors import AgmError
+from agm.extract import kept
+from agm.extract.kept import Result
 from agm.extract.pretrained import Finish
 from agm.extract.recipe import Load, Recipe, recipe
-from agm.graph import Job
+from agm.graph import Graph, Job
+from agm.ingest.raw import ABSENT, ask, identities
 from agm.media import Unusable, warnings_named
 from agm.parallel import parallel_map
 from agm.progress import say, track
@@ -39,6 +46,9 @@ MOST_ROWS = 256
 BATCH = 16
 CONSTANT = "all numbers are equal (dataset.skip)"
 
+Row = tuple[str, str, str, np.ndarray]
+"""What is written of a clip: its id, its source's key, its file's checksum, its tensor."""
+
 
 def run(params: Params, job: Job) -> dict[str, Any]:
     """Extract one part.
@@ -50,20 +60,28 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     clips = _clips(job, modality)
     root = Path(params.dataset.root)
     chosen = clips[len(clips) * part // len(params.parts) : len(clips) * (part + 1) // len(params.parts)]
-    sources = list(_sources(chosen, root))
-    training = _sources(clips.filter(split="train"), root)
+    sources = [Source(**each) for each in chosen["source"]]
+    _check_unchanged(params, sources)
+    training = (Source(**each).below(root) for each in clips.filter(split="train")["source"])
     with limits.under(params.dataset.limits, memory=False):  # the texts that vocabularies are made of
-        found = recipe(params.features[modality], f"features.{modality}", training, sources)
+        settings, key = params.features[modality], f"features.{modality}"
+        found = recipe(settings, key, training, [each.below(root) for each in sources])
+    pretrained = found.pretrained and files.digest(found.pretrained)
+    identity = _identity(params, modality, found, pretrained)
     rejected: list[dict[str, Any]] = []
-    with files.replacing(job.outputs[0]) as temporary:
-        results = _results(sources, found, params.dataset, f"extract {modality} {part}")
-        rows = _write(temporary, _usable(chosen, results, modality, rejected), found.feature)
-        if rejected and not rows:
-            raise AgmError(
-                f"Not one of {len(rejected)} clips can be used; the first because: {rejected[0]['reason']}",
-                where=root / (rejected[0]["path"] or ""),
-                fix=f"see dataset.root and dataset.modalities.{modality} in params.yaml",
-            )
+    with kept.taken(modality, identity, found.feature, [each.key for each in sources]) as before:
+        new = [each.below(root) for number, each in enumerate(sources) if number not in before]
+        if len(before):
+            say(f"{job.command}: {len(before)} of {len(sources)} clips are taken from {store.STORE}")
+        results = before.merged(_results(new, found, params.dataset, f"extract {modality} {part}"), len(sources))
+        with files.replacing(job.outputs[0]) as temporary:
+            rows = _write(temporary, _usable(chosen, sources, results, modality, rejected), found.feature)
+            if rejected and not rows:
+                raise AgmError(
+                    f"Not one of {len(rejected)} clips can be used; the first because: {rejected[0]['reason']}",
+                    where=root / (rejected[0]["path"] or ""),
+                    fix=f"see dataset.root and dataset.modalities.{modality} in params.yaml",
+                )
     if rejected:
         say(f"extract {modality} {part}: {len(rejected)} clips left out, the first: {rejected[0]['reason']}")
     return {
@@ -73,11 +91,48 @@ def run(params: Params, job: Job) -> dict[str, Any]:
             "shape": list(found.feature.shape),
             "vocabulary": found.feature.vocabulary if found.vocabulary is None else found.vocabulary,
         },
-        "pretrained": found.pretrained and files.digest(found.pretrained),
+        "pretrained": pretrained,
+        "recipe": identity,
         "rows": rows,
         "rejected": rejected,
         "sha256": files.checksums(job.outputs[0].parent, [job.outputs[0].name]),
     }
+
+
+def _identity(params: Params, modality: str, found: Recipe, pretrained: str | None) -> str:
+    """Checksum of all that makes a tensor of a clip's content."""
+    ingredients = {
+        "kind": params.dataset.modalities[modality].kind,
+        "features": params.features[modality].model_dump(mode="json"),
+        "limits": params.dataset.limits.model_dump(mode="json"),
+        "skip": params.dataset.skip,
+        "feature": found.feature.to_json(),
+        "vocabulary": found.vocabulary,
+        "pretrained": pretrained,
+        "code": code.fingerprint("extract"),
+        "libraries": code.versions("extract"),
+    }
+    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+
+
+def _check_unchanged(params: Params, sources: list[Source]) -> None:
+    """Refuse files that are not those on record.
+
+    Raises:
+        AgmError: naming the first.
+    """
+    listed = {each.path: each.identity for each in sources if each.path is not None}
+    seen = ask(params.dataset, sorted(listed))
+    there = {path: ABSENT if isinstance(each, str) else each for path, each in seen.items()}
+    found = identities(Graph(params), params.dataset, there)
+    # Why one that is gone or cannot be reached has no tensor, is said clip by clip.
+    changed = [path for path, each in found.items() if each is not None and each != listed[path]]
+    if changed:
+        raise AgmError(
+            f"Raw files have changed since they were listed: {len(changed)}, the first is {changed[0]}",
+            where=params.dataset.root,
+            fix="run `snakemake`, or `agm check` and `dvc repro`",
+        )
 
 
 def _clips(job: Job, modality: str) -> pl.DataFrame:
@@ -87,13 +142,8 @@ def _clips(job: Job, modality: str) -> pl.DataFrame:
     return pl.read_parquet(manifest).select("clip_id", "split", source=modality)
 
 
-def _sources(clips: pl.DataFrame, root: Path) -> Iterator[Source]:
-    """Made one by one: all training clips are looked at for a vocabulary only."""
-    return (Source(**each).below(root) for each in clips["source"])
-
-
-def _results(sources: list[Source], found: Recipe, dataset: Dataset, label: str) -> Iterator[np.ndarray | str]:
-    """For each clip its tensor, or the reason why there is none."""
+def _results(sources: list[Source], found: Recipe, dataset: Dataset, label: str) -> Iterator[Result]:
+    """For each clip its tensor, or the reason why there is none, and its file's checksum."""
     attempt = partial(_attempt, load=found.load, most=dataset.limits, skip="constant" in dataset.skip)
     if any(map(packed.in_pickle, sources)):
         return track(map(attempt, sources), len(sources), label)
@@ -103,28 +153,42 @@ def _results(sources: list[Source], found: Recipe, dataset: Dataset, label: str)
     return _finished(parallel_map(attempt, sources, label, chunk=1, died=_fatal), found.finish)
 
 
-def _finished(results: Iterator[np.ndarray | str], finish: Finish) -> Iterator[np.ndarray | str]:
+def _finished(results: Iterator[Result], finish: Finish) -> Iterator[Result]:
     """What `finish` makes of the tensors among the results, a batch at a time."""
     while batch := list(islice(results, BATCH)):
-        tensors = [each for each in batch if not isinstance(each, str)]
+        tensors = [tensor for tensor, _ in batch if not isinstance(tensor, str)]
         made = iter(finish(tensors) if tensors else [])
-        yield from (each if isinstance(each, str) else _finite(next(made)) for each in batch)
+        for tensor, content in batch:
+            yield tensor if isinstance(tensor, str) else _finite(next(made)), content
 
 
 def _finite(tensor: np.ndarray) -> np.ndarray | str:
     return tensor if np.isfinite(tensor).all() else "the pretrained network makes of it a number that is not finite"
 
 
-def _fatal(source: Source) -> str:
-    return "the decoder crashed on the file, or memory ran out"
+def _fatal(source: Source) -> Result:
+    return "the decoder crashed on the file, or memory ran out", ""
 
 
-def _attempt(source: Source, load: Load, most: Limits, skip: bool = False) -> np.ndarray | str:
-    """The tensor of one clip, or the reason why there is none.
+def _attempt(source: Source, load: Load, most: Limits, skip: bool = False) -> Result:
+    """The tensor of one clip, or the reason why there is none, and the checksum of its file.
 
     Args:
         skip: whether constant arrays are skipped. `agm ingest` has looked at them, but not into files of many clips.
     """
+    tensor = _tensor(source, load, most, skip)
+    try:
+        return tensor, _content(source.path) if source.path is not None else ""
+    except OSError:
+        return tensor, ""  # there is no tensor either
+
+
+@lru_cache(maxsize=8)  # of a file of many clips
+def _content(path: str) -> str:
+    return files.sha256(Path(path))
+
+
+def _tensor(source: Source, load: Load, most: Limits, skip: bool) -> np.ndarray | str:
     try:
         with warnings_named(source.path), limits.under(most, memory=not packed.in_pickle(source)):
             tensor = load(source)
@@ -144,26 +208,31 @@ def _constant(tensor: np.ndarray) -> bool:
 
 
 def _usable(
-    clips: pl.DataFrame, results: Iterator[np.ndarray | str], modality: str, rejected: list[dict[str, Any]]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (clip id, tensor) of the clips that have one; append the others to `rejected`."""
-    for clip, result in zip(clips.iter_rows(named=True), results, strict=True):
+    clips: pl.DataFrame,
+    sources: list[Source],
+    results: Iterator[Result],
+    modality: str,
+    rejected: list[dict[str, Any]],
+) -> Iterator[Row]:
+    """Yield the rows of the clips that have a tensor; append the others to `rejected`."""
+    names = zip(clips["clip_id"], clips["split"], sources, strict=True)
+    for (clip_id, split, source), (result, content) in zip(names, results, strict=True):
         if isinstance(result, str):
-            about = {"modality": modality, "step": "extract", "reason": result, "path": clip["source"]["path"]}
-            rejected.append({"clip_id": clip["clip_id"], "split": clip["split"], **about})
+            about = {"modality": modality, "step": "extract", "reason": result, "path": source.path}
+            rejected.append({"clip_id": clip_id, "split": split, **about})
         else:
-            yield clip["clip_id"], result
+            yield clip_id, source.key, content, result
 
 
-def _write(path: Path, rows: Iterator[tuple[str, np.ndarray]], feature: Feature) -> int:
-    """Write (clip id, tensor) in row groups of bounded size, and return how many there were."""
-    layout = tensors.schema({"clip_id": pa.string()}, {"tensor": feature})
+def _write(path: Path, rows: Iterator[Row], feature: Feature) -> int:
+    """Write rows in row groups of bounded size, and return how many there were."""
+    layout = tensors.schema(dict.fromkeys(kept.COLUMNS, pa.string()), {"tensor": feature})
     most = max(1, min(MOST_ROWS, ROW_GROUP_BYTES // feature.nbytes))
-    names: list[str] = []
+    names: list[tuple[str, str, str]] = []
     held = np.empty((most, *feature.shape), feature.dtype)
     count = 0
     with tensors.writer(path, layout) as file:
-        for name, tensor in rows:
+        for *name, tensor in rows:
             held[len(names)] = tensor
             names.append(name)
             if len(names) == most:
@@ -173,9 +242,10 @@ def _write(path: Path, rows: Iterator[tuple[str, np.ndarray]], feature: Feature)
     return count
 
 
-def _flush(file: Any, names: list[str], held: np.ndarray, feature: Feature) -> int:
+def _flush(file: Any, names: list[tuple[str, str, str]], held: np.ndarray, feature: Feature) -> int:
     """Write one row group and empty `names`."""
     count = len(names)
-    file.write_table(pa.table([pa.array(names), tensors.encode(held[:count], feature)], schema=file.schema))
+    columns = [pa.array(column, pa.string()) for column in zip(*names, strict=True)]
+    file.write_table(pa.table([*columns, tensors.encode(held[:count], feature)], schema=file.schema))
     names.clear()
     return count

@@ -10,6 +10,7 @@ A clip that lacks a modality is left out. The manifest's seeded random order is 
 one block per split are in memory, however large the data.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,6 +31,8 @@ from agm.shard.statistics import Moments
 from agm.tables import FEWEST_CLIPS, QUARANTINE, SPLITS
 from agm.tensors import Feature
 
+CLIPS = "clip_id"  # a name that no modality has
+
 
 class SplitWriter:
     """Writes one split's clips to files of at most `rows` clips in row groups of at most `block`."""
@@ -41,6 +44,7 @@ class SplitWriter:
         self._held = {name: np.empty((block, *each.shape), each.dtype) for name, each in features.items()}
         self._clips: list[tuple[str, int]] = []
         self._file: pq.ParquetWriter | None = None
+        self._digests = {name: hashlib.sha256() for name in (CLIPS, *features)}
         self.written: list[dict[str, Any]] = []
         self.labels: Counter[int] = Counter()
 
@@ -59,6 +63,10 @@ class SplitWriter:
             self._flush()
         self._close_file()
 
+    def checksums(self) -> dict[str, str]:
+        """Of the ids and labels of all clips in their order, and of their tensors of each modality."""
+        return {name: each.hexdigest() for name, each in self._digests.items()}
+
     def _rows_in_file(self) -> int:
         return self.written[-1]["rows"] if self._file else 0
 
@@ -69,6 +77,9 @@ class SplitWriter:
             self.written.append({"name": f"{self._split}-{len(self.written):05}.parquet", "rows": 0})
             self._file = tensors.writer(self._folder / self.written[-1]["name"], self._layout)
         clip_ids, labels = zip(*self._clips, strict=True)
+        self._digests[CLIPS].update(repr(self._clips).encode())
+        for name, held in self._held.items():
+            self._digests[name].update(held[:count].tobytes())
         columns = [tensors.encode(self._held[name][:count], each) for name, each in self._features.items()]
         self._file.write_table(pa.table([pa.array(clip_ids), pa.array(labels), *columns], schema=self._layout))
         self._clips.clear()
@@ -105,6 +116,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "classes": classes,
         "features": {name: _described(each, moments.get(name)) for name, each in features.items()},
         "splits": {split: _counted(writer, classes) for split, writer in writers.items()},
+        "content": _content(writers, params),
         "rejected": rejected,
         "sha256": files.checksums(graph.data, [quarantine.name]),
     }
@@ -202,6 +214,17 @@ def _described(feature: Feature, moments: Moments | None) -> dict[str, Any]:
     if moments is not None:
         feature = replace(feature, mean=moments.mean, std=moments.std)
     return feature.to_json()
+
+
+def _content(writers: dict[str, SplitWriter], params: Params) -> dict[str, Any]:
+    """What a network that reads some of the modalities depends on, by modality; with it, what all depend on."""
+    by_split = {split: writer.checksums() for split, writer in writers.items()}
+    found = {
+        name: {split: each[name] for split, each in by_split.items()} for name in (CLIPS, *params.dataset.modalities)
+    }
+    found[CLIPS]["block"] = params.shards.block  # with the rows of the files, the order of training
+    found[CLIPS]["rows"] = params.shards.rows
+    return found
 
 
 def _counted(writer: SplitWriter, classes: list[str]) -> dict[str, Any]:
