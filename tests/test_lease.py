@@ -64,9 +64,8 @@ echo "GPU 1: NVIDIA H200 (UUID: GPU-bbbb-1)"
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary folder of its own, as if no other process of this machine took part; ends what was started."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
+    """A folder of leases of its own, as if no other process of this machine took part; ends what was started."""
+    monkeypatch.setenv("AGM_LEASES", str(tmp_path))
     monkeypatch.setenv("AGM_DEVICE", PAIR)
     for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "AGM_LEASED"):
         monkeypatch.delenv(name, raising=False)
@@ -150,6 +149,19 @@ def test_who_wants_two_is_not_overtaken(machine: Path) -> None:
     assert not select.select([late.stdout], [], [], 0)[0], "a device is free, and yet not for who came later"
     second.kill()
     assert devices(both) == ["cpu:0", "cpu:1"]
+
+
+def test_leases_lie_where_all_users_look(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM and many machines give each user a TMPDIR of his own."""
+    monkeypatch.delenv("AGM_LEASES")
+    device = f"cpu:{os.getpid()}"  # of nobody else
+    path = Path(f"/tmp/agm-lease-cpu-{os.getpid()}")
+    assert devices(start(HOLDER, 1, AGM_DEVICE=device, TMPDIR=str(machine))) == [device]
+    try:
+        assert path.exists()
+        assert f"waiting for 1 of 1 devices: {device} (process " in waits(start(HOLDER, 1, AGM_DEVICE=device))
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def test_others_devices_are_not_waited_for(machine: Path) -> None:
@@ -284,8 +296,7 @@ def test_something_else_in_its_place(machine: Path, lay: Callable[[Path], None])
 def test_another_users_file(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder like /tmp, where the kernel may refuse to create what is somebody else's already."""
     shared = Path(tempfile.mkdtemp(dir="/tmp"))
-    monkeypatch.setenv("TMPDIR", str(shared))
-    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("AGM_LEASES", str(shared))
     shared.chmod(0o1777)
     before = os.umask(0o077)
     try:
@@ -337,11 +348,11 @@ def test_both_engines_take_part(machine: Path, monkeypatch: pytest.MonkeyPatch) 
     clone.agm("record")
     clone.commit()
     concepts = [("audio", 0), ("audio", 1), ("video", 0), ("video", 1)]
-    stages = [f"concept@late_concat-{modality}-{seed}" for modality, seed in concepts]
-    for rate in ("0.02", "0.03"):
-        changes = [f"--set-param={each}" for each in (*TINY, f"trainer.optimiser.lr={rate}")]
-        clone.dvc("exp", "run", "--queue", *changes, *stages)
-    indexes = [f"runs/dial/late_concat/concepts/seed-{seed}/{modality}/run.json" for modality, seed in concepts]
+    stages = [f"concept@late_concat-{modality}" for modality in ("audio", "video")]
+    rates = (0.02, 0.03)
+    for rate in rates:
+        clone.dvc("exp", "run", "--queue", f"--set-param=trainer.optimiser.lr={rate}", *stages)
+    indexes = [f"runs/dial/late_concat/concepts/{modality}/seed-{seed}/run.json" for modality, seed in concepts]
     commands = (["dvc", "queue", "start", "--jobs", "2"], ["snakemake", "--cores", "2", *indexes])
     try:
         # The workers keep open what they are given to write to.
@@ -355,7 +366,7 @@ def test_both_engines_take_part(machine: Path, monkeypatch: pytest.MonkeyPatch) 
             )
             for command in commands
         ]
-        with watched(machine) as held:
+        with watched(machine) as looks:
             while snakemake.poll() is None or re.search("Running|Queued", clone.dvc("queue", "status")):
                 time.sleep(10)
         assert snakemake.returncode == 0
@@ -363,26 +374,28 @@ def test_both_engines_take_part(machine: Path, monkeypatch: pytest.MonkeyPatch) 
         assert status.count("Success") == 2, status
     finally:
         clone.dvc("queue", "stop", "--kill")
-    assert len(held) == 3 * len(concepts), "every run of either engine held one"
-    assert all(len(devices) == 1 for devices in held.values()) and len(set.union(*held.values())) == 2, held
+    processes = {process for look in looks for process in look.values()}
+    assert len(processes) == len(concepts) + len(rates) * len(stages), "every command of either engine held one"
+    assert all(len(look) == len(set(look.values())) for look in looks), "and no more than one at a time"
+    assert {device for look in looks for device in look} == {"agm-lease-cpu-0", "agm-lease-cpu-1"}
 
 
 @contextmanager
-def watched(folder: Path) -> Iterator[dict[str, set[str]]]:
-    """Which processes are seen to hold the lease of which device; without a pause, as a run may be short."""
-    held: dict[str, set[str]] = {}  # by process
+def watched(folder: Path) -> Iterator[list[dict[str, str]]]:
+    """The processes that are seen to hold the leases of devices, look by look; without a pause: a run may be short."""
+    looks: list[dict[str, str]] = []
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.02):
-            for path in folder.glob("agm-lease-cpu-*"):
-                if found := re.match(r" \(process (\d+): ", lock.holder(path.stat())):
-                    held.setdefault(found[1], set()).add(path.name)
+            holders = {path.name: lock.holder(path.stat()) for path in folder.glob("agm-lease-cpu-*")}
+            found = {name: re.match(r" \(process (\d+): ", holder) for name, holder in holders.items()}
+            looks.append({name: match[1] for name, match in found.items() if match})
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        yield held
+        yield looks
     finally:
         ended.set()
         watcher.join()

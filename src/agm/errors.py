@@ -1,6 +1,9 @@
-"""The exceptions that a person is meant to read, and how one lists much."""
+"""The exceptions that a person is meant to read, and words that several messages share."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
 
 
 class AgmError(Exception):
@@ -41,3 +44,27 @@ def listed(problems: Sequence[str], most: int) -> str:
     if len(problems) > most:
         lines.append(f"  … and {len(problems) - most} more")
     return "\n".join(lines)
+
+
+def of_system(error: OSError) -> AgmError:
+    """An error of the system in our words; of a file that may not be written to, whose it is."""
+    where, fix = Path(error.filename or Path.cwd()), None
+    if isinstance(error, PermissionError):
+        there = next(path for path in (where, *where.absolute().parents) if os.path.exists(path))
+        fix = f"{there} belongs to the user {_owner(there)}"
+        if there.absolute().is_relative_to(Path.cwd()):
+            fix += ", who shares this project by `chmod -R g+w .`, and by `umask 002` before each command"
+    return AgmError(f"cannot read or write: {error.strerror or error}", where=where, fix=fix)
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:  # a user of another machine
+        return str(path.stat().st_uid)
+
+
+def meant(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """What a message says behind an unknown name: the known one that is most alike, if any is, behind `prefix`."""
+    alike = get_close_matches(name, known, n=1)
+    return f" (did you mean {prefix + alike[0]!r}?)" if alike else ""

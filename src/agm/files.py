@@ -104,14 +104,22 @@ def _system_error(error: Exception, temporary: Path) -> int | None:
 
 def write_json(target: Path, content: Any) -> None:
     """Write `content` as readable JSON, atomically; equal content gives equal bytes."""
+    write_bytes(target, _json(content))
+
+
+def index_bytes(content: dict[str, Any]) -> bytes:
+    """The JSON of a job's index, with a checksum of what it says, which `read_json` compares."""
+    return _json({**content, CHECKSUM: _checksum(content)})
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write `content`, atomically."""
     with replacing(target) as temporary:
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
 
 
-def write_index(target: Path, content: dict[str, Any]) -> None:
-    """Write a job's index as JSON, atomically, with a checksum of what it says, which `read_json` compares."""
-    write_json(target, {**content, CHECKSUM: _checksum(content)})
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _checksum(content: Any) -> str:

@@ -1,9 +1,10 @@
 """A lease per device: of all processes of a machine, one at a time computes on a GPU.
 
 Neither engine assigns devices, and two checkouts, or two users, may share a machine. So whoever wants a device locks
-its file in the machine's temporary folder; the lock ends with the process, however that ends. AGM_DEVICE says which
-devices may be used: `cpu`, which any number of processes may, or a list such as `cuda:0,cuda:1` (`cuda` is every GPU);
-what has a number is leased. Where SLURM assigned this job its GPUs, they are its own, and nothing is leased.
+its file in /tmp, where all users of a machine look whatever their TMPDIR says (AGM_LEASES names another folder); the
+lock ends with the process, however that ends. AGM_DEVICE says which devices may be used: `cpu`, which any number of
+processes may, or a list such as `cuda:0,cuda:1` (`cuda` is every GPU); what has a number is leased. Where SLURM
+assigned this job its GPUs, they are its own, and nothing is leased.
 """
 
 import errno
@@ -13,11 +14,11 @@ import random
 import re
 import stat
 import subprocess
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agm import variables
 from agm.errors import AgmError
 from agm.lock import holder, lock, unlock
 from agm.progress import say
@@ -79,12 +80,13 @@ def usable() -> list[Device]:
     """The devices that AGM_DEVICE allows; without it every GPU that torch can use, or the CPU."""
     # CUDA reads this when it starts: by default it puts the fastest GPU first, and nvidia-smi does not.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    setting = os.environ.get("AGM_DEVICE") or "cuda"
-    seen = _of_torch() if "cuda" in setting else {}
-    if not seen and not os.environ.get("AGM_DEVICE"):
+    asked_for = variables.devices()
+    names = asked_for or ["cuda"]
+    seen = _of_torch() if any(name.startswith("cuda") for name in names) else {}
+    if not seen and not asked_for:
         return [Device("cpu")]
     found: list[Device] = []
-    for name in map(str.strip, setting.split(",")):
+    for name in names:
         if name == "cuda" and seen:
             found += map(Device, seen.keys(), seen.values())
         else:
@@ -176,7 +178,7 @@ def _tell(devices: list[Device], count: int) -> bool:
 
 
 def _path(key: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"agm-lease-{re.sub(r'[^A-Za-z0-9-]', '-', key)}"
+    return variables.leases() / f"agm-lease-{re.sub(r'[^A-Za-z0-9-]', '-', key)}"
 
 
 def _open(key: str) -> int:

@@ -36,14 +36,41 @@ def alone(name: str, *cell: str) -> Iterator[bool]:
 
     On a file system without locks it says so, and goes on without.
     """
-    path = LOCKS.joinpath(name, *cell).with_name(f"{(name, *cell)[-1]}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Open for writing: shared storage gives an exclusive lock to nobody else.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = open_file(_path(name, *cell))
     try:
         yield _wait(descriptor, " ".join(("agm", name.replace("_", "-"), *cell)))
     finally:
         unlock(descriptor)
+
+
+def taken(name: str, *cell: str) -> bool:
+    """Whether a process holds the lock of a job in this checkout now."""
+    path = _path(name, *cell)
+    if not path.exists():
+        return False
+    descriptor = open_file(path)
+    try:
+        return not lock(descriptor)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    finally:
+        unlock(descriptor)
+
+
+def _path(name: str, *cell: str) -> Path:
+    return LOCKS.joinpath(name, *cell).with_name(f"{(name, *cell)[-1]}.lock")
+
+
+def open_file(path: Path) -> int:
+    """Open a file to lock, which is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # For writing: shared storage gives an exclusive lock to nobody else.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    if os.fstat(descriptor).st_uid == os.geteuid():
+        os.fchmod(descriptor, 0o666)  # whatever the umask: who may use this folder takes part, and nothing is in it
+    return descriptor
 
 
 def _wait(descriptor: int, what: str) -> bool:
@@ -90,7 +117,7 @@ def holder(file: os.stat_result) -> str:
 
 def _command(process: str) -> str:
     try:
-        words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
+        words = os.fsdecode(Path(f"/proc/{process}/cmdline").read_bytes()).split("\0")
     except OSError:
         return ""
     return f": {' '.join(words).strip()}"

@@ -3,22 +3,28 @@
 import multiprocessing
 import os
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from agm import variables
 from agm.errors import AgmError
 from agm.progress import say, track
 
 T = TypeVar("T")
 R = TypeVar("R")
+LONGEST_FOLDER = 70
+"""Bytes of the temporary folder's path: workers meet at a socket below it, and a socket's path has 107 at most."""
 
 
 def workers() -> int:
     """Processes that a step may use: AGM_WORKERS, else what the engine granted, else every core."""
-    granted = os.environ.get("AGM_WORKERS") or os.environ.get("OMP_NUM_THREADS") or ""
+    if (asked_for := variables.workers()) is not None:
+        return asked_for
+    granted = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, int(granted)) if granted.isdecimal() else len(os.sched_getaffinity(0))
 
 
@@ -87,6 +93,8 @@ def _alone(function: Callable[[T], R], item: T, died: Callable[[T], R] | None) -
 
 
 def _pool(count: int) -> ProcessPoolExecutor:
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER:
+        tempfile.tempdir = "/tmp"
     # Not fork: the parent may hold threads of torch or pyarrow. What it has imported of ours is imported once for all
     # workers, for torch alone takes seconds in each.
     context = multiprocessing.get_context("forkserver")

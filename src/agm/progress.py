@@ -1,4 +1,5 @@
-"""Progress with an estimate: a bar on a terminal, a plain line now and then in a log."""
+"""What a command prints: messages, results, and progress with an estimate: a bar on a terminal, a plain line now and
+then in a log."""
 
 import sys
 import time
@@ -15,17 +16,32 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from agm.terminal import harmless, silence
+
 T = TypeVar("T")
 LOG_EVERY_SECONDS = 10.0
 
 
 def say(message: str) -> None:
     """Tell the user something, on standard error: standard output is for results."""
-    print(message, file=sys.stderr, flush=True)
+    try:
+        print(harmless(message), file=sys.stderr, flush=True)
+    except OSError:
+        # Nobody reads it any more, or the disk of the log is full: no reason to end what is under way.
+        silence(sys.stderr)
+
+
+def show(result: str) -> None:
+    """Print a result, on standard output."""
+    try:
+        print(harmless(result), flush=True)
+    except BrokenPipeError:
+        silence(sys.stdout)  # as in `agm datasets | head`
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
     """Yield `items`, showing how many of `total` are done and how long the rest will take."""
+    label = harmless(label)
     if sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"),
