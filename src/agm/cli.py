@@ -1,22 +1,26 @@
 """The command line: one subcommand per step of the DAG, and the few that stand beside it.
 
 The only module that knows every step. A step is a module with a function `run(params, job) -> summary`: it writes
-the outputs of `job`, and what it returns goes into the job's index, which is written last and so marks the job done.
-What it kept for a restart until then, `finished(job, summary)` removes.
+the outputs of `job`, and what it returns goes into the job's index, which is written last and so marks the job done;
+what is under `provenance.ABOUT` goes into its record. The checkpoints of a run are removed then.
 """
 
 import argparse
 import importlib
+import locale
+import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from agm import __version__, config, provenance
-from agm.errors import AgmError, Stopped
-from agm.files import remove, write_index
-from agm.graph import Graph, Job
+from agm import __version__, code, config, provenance, store, unfinished, variables
+from agm.errors import AgmError, Stopped, of_system
+from agm.files import remove
+from agm.graph import MANY, Graph, Job
 from agm.lock import alone
 from agm.progress import say
+from agm.terminal import prepare_streams
 
 STEPS = {
     "generate": ("agm.generate.step", ["set"], "make a demo data set as raw files"),
@@ -46,6 +50,7 @@ STEPS = {
 }
 
 # Before the first files are read, and where methods are used; importing them (and torch) takes seconds.
+TRAINING = ("train", "concept")
 METHODS_CHECKED = ("generate", "list", "train", "evaluate")
 
 ABOUT = """\
@@ -61,26 +66,51 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 for an error that the message explains, 128 and its number when stopped by a signal.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
+        prepare_streams()
+        _restart_where_needed(arguments)
     options = _parser(asked_for=arguments[0] if arguments else "").parse_args(arguments)
     try:
+        variables.check()
         options.run(options)
     except AgmError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     except OSError as error:
-        print(
-            f"error: cannot read or write: {error.strerror or error}\n  where: {error.filename or Path.cwd()}",
-            file=sys.stderr,
-        )
+        say(f"error: {of_system(error)}")
         return 1
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        say(str(stopped))
         return 128 + stopped.signal
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         return 130
     return 0
+
+
+def _restart_where_needed(arguments: list[str]) -> None:
+    """Go on in another Python where this one would use other source, or other names of files, than the folder has.
+
+    In a folder that has the source, that one is run: an environment may belong to another folder, of which this one is
+    a clone, a worktree or a task of DVC's queue. DVC compares the source of the folder. Names of files are UTF-8 here,
+    whatever the locale says.
+    """
+    # What lies in the folder, yaml.py say, is not imported in the place of a library: not here, by -P, and not by the
+    # processes that this one starts.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    own = Path("src/agm/cli.py").absolute()
+    other_source = own.is_file() and not own.samefile(__file__)
+    other_names = sys.getfilesystemencoding() != "utf-8"
+    if other_source:
+        paths = [str(own.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    if other_names:
+        os.environ["PYTHONUTF8"] = "1"
+        # What is printed stays in the encoding of the terminal.
+        os.environ.setdefault("PYTHONIOENCODING", f"{locale.getencoding()}:backslashreplace")
+    if other_source or other_names:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", "-P", "-m", "agm.cli", *arguments])
 
 
 def _parser(asked_for: str) -> argparse.ArgumentParser:
@@ -99,8 +129,11 @@ def _parser(asked_for: str) -> argparse.ArgumentParser:
 
     for step, (module, cell, purpose) in STEPS.items():
         command = add(step.replace("_", "-"), module, purpose)
-        for argument in cell:
+        for argument in cell[:-1] if step in MANY else cell:
             command.add_argument(argument)
+        if step in MANY:
+            command.add_argument(cell[-1], nargs="?", help=f"by default each {cell[-1]} of the study in turn")
+        command.add_argument("--force", action="store_true", help="make it anew, from nothing")
         command.set_defaults(run=_step, step=step, cell=cell)
         if step == "inspect":
             command.add_argument("clip", nargs="?", help="the id of one clip; by default the whole data set")
@@ -112,48 +145,87 @@ def _parser(asked_for: str) -> argparse.ArgumentParser:
     compose = add("compose", "agm.compose", "write params.yaml from the groups in params/")
     compose.add_argument("overrides", nargs="*", help="Hydra overrides, such as study=demo methods.agm.alpha=2")
     compose.set_defaults(run=_compose)
+    add("check", "agm.ingest.raw", "see whether raw files or the source have changed, for `dvc repro`").set_defaults(
+        run=_check
+    )
+    add(
+        "code", "agm.fingerprints", "write the fingerprints of the source, which DVC compares in place of the source"
+    ).set_defaults(run=_code)
     record = add("record", "agm.engines.record", "after Snakemake: commit the results to DVC, save the experiment")
     record.add_argument("-n", "--name", help="name of the experiment; by default the study's and a checksum")
     record.set_defaults(run=_record)
     sync = add("sync", "agm.engines.sync", "after a DVC checkout, pull or apply: tell Snakemake what is up to date")
     sync.set_defaults(run=_sync)
+    clean = add("clean", "agm.clean", "list the checkpoints of runs that are not finished, or delete some")
+    clean.add_argument("names", nargs="*", metavar="NAME", help="the beginning of a name that is listed")
+    clean.add_argument("--delete", action="store_true", help="delete those of no use any more, or the ones named")
+    clean.add_argument("--all", action="store_true", help="with --delete: also those that can be resumed")
+    clean.set_defaults(run=_clean)
     return parser
 
 
 def _step(options: argparse.Namespace) -> None:
-    content = config.read()
-    params = config.check(content, config.PARAMS_FILE)
+    params = config.load()
     if options.step in METHODS_CHECKED:
         from agm import methods
 
         methods.check(params, config.PARAMS_FILE)
+    if options.step == "list":
+        _look_at_raw_files(params)
+    cell = tuple(value for name in options.cell if (value := getattr(options, name)) is not None)
     graph = Graph(params)
-    cell = tuple(getattr(options, name) for name in options.cell)
-    try:
-        job = graph.job(options.step, *cell)
-    except KeyError:
-        known = "\n".join(f"         {' '.join(each)}" for each in graph.cells(options.step)) or "         (none)"
-        raise AgmError(
-            f"The study has no such job: {options.step} {' '.join(cell)}",
-            where=config.PARAMS_FILE,
-            fix=f"there are:\n{known}",
-        ) from None
-    with alone(job.step, *job.cell) as waited:
-        if waited and provenance.outdated(job, content) is None:
-            say(f"that process has made it: nothing is left to do for `{job.command}`")
-        else:
-            _make(params, job, content)
+    for job in _asked_for(graph, options.step, cell):
+        with alone(job.step, *job.cell), store.passed_over() if options.force else nullcontext():
+            provenance.check_inputs(job, graph)
+            if options.force or provenance.outdated(job, params) or provenance.damaged(job):
+                _make(params, job)
+            else:
+                say(f"{job.command}: up to date")
+            if job.step in TRAINING:
+                unfinished.remove(params, job)
 
 
-def _make(params: config.Params, job: Job, content: dict[str, Any]) -> None:
-    provenance.check_inputs(job)
-    record = provenance.expected(job, content)
+def _asked_for(graph: Graph, step: str, cell: tuple[str, ...]) -> list[Job]:
+    """The job at `cell`, or those of which it is the beginning.
+
+    Raises:
+        AgmError: when there is none.
+    """
+    if jobs := [job for job in graph.jobs if job.step == step and job.cell[: len(cell)] == cell]:
+        return jobs
+    known = "\n".join(f"         {' '.join(each)}" for each in graph.cells(step)) or "         (none)"
+    raise AgmError(
+        f"The study has no such job: {step} {' '.join(cell)}", where=config.PARAMS_FILE, fix=f"there are:\n{known}"
+    )
+
+
+def _make(params: config.Params, job: Job) -> None:
+    made_from = provenance.expected(job, params)
     remove(job.index)
+    if store.take(job, made_from):
+        return
     step = importlib.import_module(STEPS[job.step][0])
     summary = step.run(params, job)
-    write_index(job.index, {provenance.RECORD: record, **summary})
-    if hasattr(step, "finished"):
-        step.finished(job, summary)
+    provenance.write(job, made_from, summary)
+    store.put(job, made_from)
+    _check_unchanged(job, made_from)
+
+
+def _check_unchanged(job: Job, made_from: dict[str, Any]) -> None:
+    """Refuse a result whose parameters, code or inputs changed while it was made: an engine would take it for one of
+    the new ones.
+
+    Raises:
+        AgmError: with what changed; the result is in the store only.
+    """
+    code.forget()
+    if reason := provenance.difference(made_from, provenance.expected(job, config.load()), job.step):
+        remove(job.index)
+        raise AgmError(
+            f"While `{job.command}` ran, {reason}: its result is not recorded",
+            where=config.PARAMS_FILE,
+            fix="run it again; set back to what it was, the result is taken from the store",
+        )
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -181,6 +253,30 @@ def _compose(options: argparse.Namespace) -> None:
     compose(options.overrides)
 
 
+def _code(options: argparse.Namespace) -> None:
+    from agm.engines.repository import check_links
+    from agm.fingerprints import write
+
+    params = config.load()
+    check_links(Graph(params))
+    write(params)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from agm.fingerprints import write
+
+    params = config.load()
+    write(params)
+    _look_at_raw_files(params)
+
+
+def _look_at_raw_files(params: config.Params) -> None:
+    from agm.ingest.raw import check
+
+    for line in check(params):
+        say(line)
+
+
 def _record(options: argparse.Namespace) -> None:
     from agm.engines.record import record
 
@@ -191,6 +287,12 @@ def _sync(options: argparse.Namespace) -> None:
     from agm.engines.sync import sync
 
     sync()
+
+
+def _clean(options: argparse.Namespace) -> None:
+    from agm.clean import clean
+
+    clean(config.load(), options.names, options.delete, options.all)
 
 
 if __name__ == "__main__":

@@ -13,48 +13,11 @@ from agm.config import Params
 
 RAW = Path("data/raw")
 
-# The source that decides each step's output, below src/agm: a change there makes the step's results out of date. What
-# only carries data or messages (command line, files, progress, this module) is not listed; a test holds the lists
-# to what the steps import.
-NETWORKS = ("shard/stream.py", "tensors.py", "attribution.py", "device.py", "models", "ranks.py")
-SCORES = ("metrics/classification.py", "metrics/competition.py", "metrics/responses.py")
-TEXTS = ("extract/text.py", "extract/tokens.py", "encoding.py", "limits.py", "media.py", "source.py")
-CODE = {
-    "generate": ("generate",),
-    "annotations": ("ingest/annotations.py",),
-    "list": ("ingest", "encoding.py", "hdf5.py", "limits.py", "media.py", "source.py", "tables.py", "unpickle.py"),
-    "ingest": (
-        "ingest",
-        "encoding.py",
-        "hdf5.py",
-        "limits.py",
-        "media.py",
-        "pixels.py",
-        "source.py",
-        "tables.py",
-        "unpickle.py",
-    ),
-    "extract": (
-        "extract",
-        "device.py",
-        "encoding.py",
-        "hdf5.py",
-        "limits.py",
-        "media.py",
-        "packed.py",
-        "pixels.py",
-        "source.py",
-        "tensors.py",
-        "unpickle.py",
-    ),
-    "shard": ("shard", "tables.py", "tensors.py"),
-    "inspect": ("inspect", *TEXTS, "shard/stream.py", "tables.py", "tensors.py"),
-    "train": ("train", "methods", *NETWORKS),
-    "concept": ("train", "methods", *NETWORKS),
-    "evaluate": ("evaluate", "methods", *SCORES, *NETWORKS),
-    "evaluate_concept": ("evaluate", "methods", *SCORES, *NETWORKS),
-    "report": ("report", "metrics/competition.py", "metrics/intervals.py", "tables.py"),
-}
+RECORDS = Path("records")
+"""Of each job a small file that says what its results were made from, at the path of its index."""
+MANY = ("extract", "train", "concept", "evaluate", "evaluate_concept")
+"""Steps of which DVC has one stage for many jobs, which differ in the last word of their cells: a seed or a part. Its
+time grows with the number of stages."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +25,15 @@ class Job:
     """One command of the DAG.
 
     Attributes:
-        step: the step, a key of `CODE`.
+        step: the step, a key of `agm.code.STEPS`.
         cell: which one of the step's jobs: the arguments of the command.
-        index: the small JSON file among the outputs that says what the job was made from (`agm.provenance`).
+        index: the small JSON file among the outputs that says what they are, and that the job is done.
         outputs: the other files and folders it writes.
         inputs: small files it reads, compared by content: annotations and the indexes of other jobs.
+        selected: of an index among the inputs the dotted keys that matter; without an entry all of it does.
         data: bulky files it reads; the indexes among `inputs` vouch for them.
         parameters: dotted keys of `params.yaml` that it depends on.
+        code: names of the fingerprints (`agm.code`) of the source that it runs.
         taught: whether it is of a method that reads finished runs: for DVC such jobs are a stage of their own.
     """
 
@@ -79,22 +44,27 @@ class Job:
     inputs: tuple[Path, ...]
     data: tuple[Path, ...]
     parameters: tuple[str, ...]
+    code: tuple[str, ...]
     taught: bool = False
+    selected: tuple[tuple[Path, tuple[str, ...]], ...] = ()
+
+    @property
+    def record(self) -> Path:
+        """The small JSON file that says what the outputs were made from (`agm.provenance`). No job reads it: results
+        that are made anew and come out the same are no reason to run what follows."""
+        return RECORDS / self.index
 
     @property
     def stage(self) -> str:
-        """The name of its stage in dvc.yaml."""
+        """The name of its stage in dvc.yaml, which is that of all its seeds or parts."""
         name = f"{self.step}_taught" if self.taught else self.step
-        return f"{name}@{'-'.join(self.cell)}" if self.cell else name
+        cell = self.cell[:-1] if self.step in MANY else self.cell
+        return f"{name}@{'-'.join(cell)}" if cell else name
 
     @property
     def command(self) -> str:
         """The command line: the same text for a person, Snakemake and DVC."""
         return " ".join(["agm", self.step.replace("_", "-"), *self.cell])
-
-    @property
-    def code(self) -> tuple[str, ...]:
-        return CODE[self.step]
 
 
 class Graph:
@@ -103,6 +73,7 @@ class Graph:
     def __init__(self, params: Params) -> None:
         self.params = params
         self.data = Path("data") / params.dataset.name
+        self.raw = self.data / "raw.json"  # which `agm check` writes; not a job, because it would always have to run
         self.runs = Path("runs") / params.dataset.name
         self.evaluations = Path("evaluations") / params.dataset.name
         self.reports = Path("reports")
@@ -162,6 +133,7 @@ class Graph:
             inputs=(),
             data=(),
             parameters=(name,),
+            code=("generate",),
         )
 
     def _annotations(self, key: str) -> Job:
@@ -172,7 +144,8 @@ class Graph:
             outputs=(),
             inputs=(Path(self.params.dataset.annotations[key]),),
             data=(),
-            parameters=(f"dataset.annotations.{key}",),
+            parameters=(),
+            code=("annotations",),
         )
 
     def _list(self) -> Job:
@@ -181,9 +154,10 @@ class Graph:
             cell=(),
             index=self.data / "listing.json",
             outputs=(self.data / "clips.parquet", self.data / "listing.parquet"),
-            inputs=tuple(self._annotations(key).index for key in self.params.dataset.annotations),
+            inputs=(*(self._annotations(key).index for key in self.params.dataset.annotations), self.raw),
             data=(),
-            parameters=(*self._source, "dataset.annotations"),
+            parameters=self._source,
+            code=("list",),
         )
 
     def _ingest(self) -> Job:
@@ -195,11 +169,12 @@ class Graph:
             inputs=(self.data / "listing.json",),
             data=(self.data / "clips.parquet", self.data / "listing.parquet"),
             parameters=(*self._source, "dataset.limits", "dataset.skip"),
+            code=("ingest",),
         )
 
     @property
     def _source(self) -> tuple[str, ...]:
-        keys = ("adapter", "root", "modalities", "group", "label", "classes", "split", "texts", "links")
+        keys = ("adapter", "modalities", "group", "label", "classes", "split", "texts", "links")
         return tuple(f"dataset.{key}" for key in keys)
 
     def _extract(self, modality: str, part: int) -> Job:
@@ -212,13 +187,13 @@ class Graph:
             inputs=(self.data / "manifest.json",),
             data=(self.data / "manifest.parquet",),
             parameters=(
-                "dataset.root",
                 "dataset.limits",
                 "dataset.skip",
                 f"dataset.modalities.{modality}",
                 f"features.{modality}",
                 "parts",
             ),
+            code=("extract",),
         )
 
     def _shard(self) -> Job:
@@ -235,6 +210,7 @@ class Graph:
                 *(output for part in parts for output in part.outputs),
             ),
             parameters=("shards", "parts", "dataset.modalities"),
+            code=("shard",),
         )
 
     def _inspect(self) -> Job:
@@ -252,12 +228,19 @@ class Graph:
                 *(part.index for part in parts),
             ),
             parameters=(),
+            code=("inspect",),
         )
 
     # --- from shards to the report ---
 
     def _training(
-        self, step: str, cell: tuple[str, ...], folder: Path, parameters: tuple[str, ...], past: tuple[Job, ...] = ()
+        self,
+        step: str,
+        cell: tuple[str, ...],
+        folder: Path,
+        parameters: tuple[str, ...],
+        code: tuple[str, ...] = (),
+        past: tuple[Job, ...] = (),
     ) -> Job:
         return Job(
             step=step,
@@ -266,22 +249,30 @@ class Graph:
             outputs=(folder / "model.safetensors", folder / "history.parquet"),
             inputs=(self.data / "shards.json", *(run.index for run in past)),
             data=(self.data / "shards", *(output for run in past for output in run.outputs)),
-            parameters=("encoders", f"fusions.{cell[0]}", "trainer", *parameters),
+            parameters=(f"fusions.{cell[0]}", "trainer", *parameters),
+            code=(step, *code),
             taught=bool(past),
+            selected=self._read_by(cell[1]) if step == "concept" else (),
         )
 
     def _concept(self, fusion: str, modality: str, seed: int) -> Job:
-        folder = self.runs / fusion / "concepts" / f"seed-{seed}" / modality
-        return self._training("concept", (fusion, modality, str(seed)), folder, ())
+        folder = self.runs / fusion / "concepts" / modality / f"seed-{seed}"
+        return self._training("concept", (fusion, modality, str(seed)), folder, (f"encoders.{modality}",))
+
+    def _read_by(self, modality: str) -> tuple[tuple[Path, tuple[str, ...]], ...]:
+        """What the network of one modality reads of the shards: the others' tensors are not its own."""
+        keys = ("classes", "content.clip_id", f"features.{modality}", f"content.{modality}")
+        return ((self.data / "shards.json", keys),)
 
     def _train(self, fusion: str, method: str, seed: int) -> Job:
         folder = self.runs / fusion / method / f"seed-{seed}"
         cell = (fusion, method, str(seed))
+        code = (f"methods/{self.params.method(method).name}",)
         if method not in self.params.study.taught:
-            return self._training("train", cell, folder, (f"methods.{method}",))
+            return self._training("train", cell, folder, ("encoders", f"methods.{method}"), code)
         concepts = [self._concept(fusion, name, seed) for name in self.params.study.modalities]
         past = (*concepts, self._train(fusion, "joint", seed))
-        return self._training("train", cell, folder, (f"taught.{method}",), past)
+        return self._training("train", cell, folder, ("encoders", f"taught.{method}"), code, past)
 
     def _evaluation(self, step: str, run: Job, concepts: list[Job]) -> Job:
         folder = self.evaluations / run.index.parent.relative_to(self.runs)
@@ -299,8 +290,10 @@ class Graph:
                 run.index.parent / "model.safetensors",
                 *(output for concept in concepts for output in concept.outputs),
             ),
-            parameters=("evaluation",),
+            parameters=("evaluation",) if concepts else ("evaluation.batch_size",),
+            code=(step, *run.code[1:]),
             taught=run.taught,
+            selected=run.selected,
         )
 
     def _evaluate_concept(self, fusion: str, modality: str, seed: int) -> Job:
@@ -339,4 +332,5 @@ class Graph:
                 *(output for job in concepts for output in job.outputs),
             ),
             parameters=("study", "evaluation.confidence"),
+            code=("report",),
         )

@@ -4,22 +4,25 @@
 rule evaluate:
     input:
         key="<keys>/evaluate/{fusion}/{method}/{seed}.json",
-        index="<data>/shards.json",
-        run="<runs>/{fusion}/{method}/seed-{seed}/run.json",
-        concepts=expand(
-            "<evaluations>/{{fusion}}/concepts/seed-{{seed}}/{modality}/evaluation.json",
-            modality=PARAMS.study.modalities,
-        ),
-        shards=ancient("<data>/shards"),
-        weights=ancient("<runs>/{fusion}/{method}/seed-{seed}/model.safetensors"),
-        predictions=ancient(
+        index=settled("<data>/shards.json"),
+        run=settled("<runs>/{fusion}/{method}/seed-{seed}/run.json"),
+        concepts=settled(
             expand(
-                "<evaluations>/{{fusion}}/concepts/seed-{{seed}}/{modality}/predictions.parquet",
+                "<evaluations>/{{fusion}}/concepts/{modality}/seed-{{seed}}/evaluation.json",
+                modality=PARAMS.study.modalities,
+            )
+        ),
+        shards=settled("<data>/shards"),
+        weights=settled("<runs>/{fusion}/{method}/seed-{seed}/model.safetensors"),
+        predictions=settled(
+            expand(
+                "<evaluations>/{{fusion}}/concepts/{modality}/seed-{{seed}}/predictions.parquet",
                 modality=PARAMS.study.modalities,
             )
         ),
     output:
         index="<evaluations>/{fusion}/{method}/seed-{seed}/evaluation.json",
+        record="records/<evaluations>/{fusion}/{method}/seed-{seed}/evaluation.json",
         predictions="<evaluations>/{fusion}/{method}/seed-{seed}/predictions.parquet",
         features="<evaluations>/{fusion}/{method}/seed-{seed}/features.safetensors",
     log:
@@ -33,13 +36,14 @@ rule evaluate:
 rule evaluate_concept:
     input:
         key="<keys>/evaluate_concept/{fusion}/{modality}/{seed}.json",
-        index="<data>/shards.json",
-        run="<runs>/{fusion}/concepts/seed-{seed}/{modality}/run.json",
-        shards=ancient("<data>/shards"),
-        weights=ancient("<runs>/{fusion}/concepts/seed-{seed}/{modality}/model.safetensors"),
+        index=settled("<data>/shards.json"),
+        run=settled("<runs>/{fusion}/concepts/{modality}/seed-{seed}/run.json"),
+        shards=settled("<data>/shards"),
+        weights=settled("<runs>/{fusion}/concepts/{modality}/seed-{seed}/model.safetensors"),
     output:
-        index="<evaluations>/{fusion}/concepts/seed-{seed}/{modality}/evaluation.json",
-        predictions="<evaluations>/{fusion}/concepts/seed-{seed}/{modality}/predictions.parquet",
+        index="<evaluations>/{fusion}/concepts/{modality}/seed-{seed}/evaluation.json",
+        record="records/<evaluations>/{fusion}/concepts/{modality}/seed-{seed}/evaluation.json",
+        predictions="<evaluations>/{fusion}/concepts/{modality}/seed-{seed}/predictions.parquet",
     log:
         "logs/evaluate_concept/{fusion}/{modality}/{seed}.log",
     message:

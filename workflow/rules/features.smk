@@ -4,10 +4,11 @@
 rule extract:
     input:
         key="<keys>/extract/{modality}/{part}.json",
-        manifest="<data>/manifest.json",
-        clips=ancient("<data>/manifest.parquet"),
+        manifest=settled("<data>/manifest.json"),
+        clips=settled("<data>/manifest.parquet"),
     output:
         index="<data>/features/{modality}/part-{part}.json",
+        record="records/<data>/features/{modality}/part-{part}.json",
         tensors="<data>/features/{modality}/part-{part}.parquet",
     log:
         "logs/extract/{modality}/{part}.log",
@@ -21,15 +22,17 @@ rule extract:
 rule shard:
     input:
         key="<keys>/shard.json",
-        manifest="<data>/manifest.json",
-        parts=expand(
-            "<data>/features/{modality}/part-{part}.json",
-            modality=PARAMS.study.modalities,
-            part=PARAMS.parts,
+        manifest=settled("<data>/manifest.json"),
+        parts=settled(
+            expand(
+                "<data>/features/{modality}/part-{part}.json",
+                modality=PARAMS.study.modalities,
+                part=PARAMS.parts,
+            )
         ),
-        clips=ancient("<data>/manifest.parquet"),
-        rejected=ancient("<data>/rejected.parquet"),
-        tensors=ancient(
+        clips=settled("<data>/manifest.parquet"),
+        rejected=settled("<data>/rejected.parquet"),
+        tensors=settled(
             expand(
                 "<data>/features/{modality}/part-{part}.parquet",
                 modality=PARAMS.study.modalities,
@@ -38,6 +41,7 @@ rule shard:
         ),
     output:
         index="<data>/shards.json",
+        record="records/<data>/shards.json",
         shards=directory("<data>/shards"),
         quarantine="<data>/quarantine.parquet",
     log:
@@ -51,12 +55,12 @@ rule shard:
 rule inspect:
     input:
         key="<keys>/inspect.json",
-        manifest="<data>/manifest.json",
-        index="<data>/shards.json",
-        clips=ancient("<data>/manifest.parquet"),
-        quarantine=ancient("<data>/quarantine.parquet"),
-        shards=ancient("<data>/shards"),
-        parts=ancient(
+        manifest=settled("<data>/manifest.json"),
+        index=settled("<data>/shards.json"),
+        clips=settled("<data>/manifest.parquet"),
+        quarantine=settled("<data>/quarantine.parquet"),
+        shards=settled("<data>/shards"),
+        parts=settled(
             expand(
                 "<data>/features/{modality}/part-{part}.json",
                 modality=PARAMS.study.modalities,
@@ -65,6 +69,7 @@ rule inspect:
         ),
     output:
         index="<data>/inspection.json",
+        record="records/<data>/inspection.json",
         sheet="<data>/contact_sheet.png",
         duplicates="<data>/duplicates.parquet",
     log:

@@ -1,20 +1,12 @@
 # From raw files to the manifest.
 
-# The annotations of a demo set are made here. One's own are not ours to touch: their content counts, not their time.
-# Snakemake takes {x} in a path for a wildcard and knows no way to write it otherwise: there the key alone, which has
-# the content's checksum, says when they have changed.
-def get_annotations(wildcards):
-    path = PARAMS.dataset.annotations[wildcards.annotations]
-    if "{" in path:
-        return []
-    return path if PARAMS.dataset.generated else ancient(path)
-
 
 rule generate:
     input:
         key="<keys>/generate/{set}.json",
     output:
         index="data/raw/{set}/generated.json",
+        record="records/data/raw/{set}/generated.json",
         labels="data/raw/{set}/labels.csv",
         clips=directory("data/raw/{set}/clips"),
     log:
@@ -29,9 +21,10 @@ rule generate:
 rule annotations:
     input:
         key="<keys>/annotations/{annotations}.json",
-        file=get_annotations,
+        file=settled(get_annotations),
     output:
         index="<data>/annotations/{annotations}.json",
+        record="records/<data>/annotations/{annotations}.json",
     log:
         "logs/annotations/{annotations}.log",
     message:
@@ -43,9 +36,13 @@ rule annotations:
 rule list:
     input:
         key="<keys>/list.json",
-        annotations=expand("<data>/annotations/{annotations}.json", annotations=PARAMS.dataset.annotations),
+        annotations=settled(
+            expand("<data>/annotations/{annotations}.json", annotations=PARAMS.dataset.annotations)
+        ),
+        checked=ancient("<data>/raw.json"),
     output:
         index="<data>/listing.json",
+        record="records/<data>/listing.json",
         clips="<data>/clips.parquet",
         files="<data>/listing.parquet",
     log:
@@ -59,11 +56,12 @@ rule list:
 rule ingest:
     input:
         key="<keys>/ingest.json",
-        listing="<data>/listing.json",
-        annotated=ancient("<data>/clips.parquet"),
-        files=ancient("<data>/listing.parquet"),
+        listing=settled("<data>/listing.json"),
+        annotated=settled("<data>/clips.parquet"),
+        files=settled("<data>/listing.parquet"),
     output:
         index="<data>/manifest.json",
+        record="records/<data>/manifest.json",
         clips="<data>/manifest.parquet",
         rejected="<data>/rejected.parquet",
     log:

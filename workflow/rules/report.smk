@@ -1,7 +1,7 @@
 # The whole study on one page.
 
 CONCEPTS = expand(
-    "{fusion}/concepts/seed-{seed}/{modality}",
+    "{fusion}/concepts/{modality}/seed-{seed}",
     fusion=PARAMS.study.fusions,
     seed=PARAMS.study.seeds,
     modality=PARAMS.study.modalities,
@@ -20,17 +20,18 @@ RUNS = [
 rule report:
     input:
         key="<keys>/report.json",
-        manifest="<data>/manifest.json",
-        shards="<data>/shards.json",
-        inspection="<data>/inspection.json",
-        runs=expand("<runs>/{run}/run.json", run=RUNS),
-        evaluations=expand("<evaluations>/{run}/evaluation.json", run=RUNS),
-        quarantine=ancient("<data>/quarantine.parquet"),
-        sheet=ancient("<data>/contact_sheet.png"),
-        history=ancient(expand("<runs>/{run}/history.parquet", run=RUNS)),
-        predictions=ancient(expand("<evaluations>/{run}/predictions.parquet", run=CONCEPTS)),
+        manifest=settled("<data>/manifest.json"),
+        shards=settled("<data>/shards.json"),
+        inspection=settled("<data>/inspection.json"),
+        runs=settled(expand("<runs>/{run}/run.json", run=RUNS)),
+        evaluations=settled(expand("<evaluations>/{run}/evaluation.json", run=RUNS)),
+        quarantine=settled("<data>/quarantine.parquet"),
+        sheet=settled("<data>/contact_sheet.png"),
+        history=settled(expand("<runs>/{run}/history.parquet", run=RUNS)),
+        predictions=settled(expand("<evaluations>/{run}/predictions.parquet", run=CONCEPTS)),
     output:
         index="reports/report.json",
+        record="records/reports/report.json",
         page="reports/index.html",
         metrics="reports/metrics.json",
         results="reports/results.parquet",

@@ -1,18 +1,25 @@
-"""When Snakemake re-runs a job: one small key file per job, made new where the job's results are out of date.
+"""When Snakemake runs a job: one small key file per job, made new where the job must run.
 
-Snakemake re-runs a job when an input is newer than an output. Times mean little here: DVC restores files in any order,
-and of what DVC made Snakemake has no record. So content decides (`agm.provenance`), and times are made to say the same:
+Snakemake runs a job when an input is newer than an output. Times mean little here: DVC restores files in any order, and
+clocks are set back. So content decides (`agm.provenance`), and the time of a key says what it decided:
 
-* Every rule takes its job's key, `.cache/keys/<step>/<cell>.json`, as an input. Where the results are out of date, the
-  key has the time of now, and holds a number that was never there before, because Snakemake ignores the time of a
-  small input whose content it has seen. Else it has the oldest of times, which is no reason to run.
-* Indexes are inputs too, so that Snakemake runs what follows from a job that runs. An index that is up to date gets
-  the oldest of times as well. Bulky inputs are `ancient` in the rules: their indexes vouch for them.
+* Every rule takes its job's key, `.cache/keys/<step>/<cell>.json`, as an input; all its other inputs are `ancient`, so
+  that their times do not matter. Times of results are never set: DVC goes by them.
+* Where a job's results are missing or out of date, the key is newer than the results, and holds a number that was never
+  there before, because Snakemake ignores the time of a small input whose content it has seen. Else it has the oldest of
+  times, which is no reason to run.
+* What such a job will make is not `ancient` for those that follow: Snakemake looks at their keys no more, and starts
+  them because of that one.
+
+A job that follows is started before anybody knows whether what it reads comes out the same. Then it takes its own old
+results back (`agm.store`).
 """
 
 import json
 import os
 import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +37,56 @@ def path(job: Job) -> Path:
     return KEYS.joinpath(job.step, *job.cell).with_name(f"{(job.step, *job.cell)[-1]}.json")
 
 
-def refresh(graph: Graph, content: dict[str, Any]) -> dict[Job, str]:
-    """Bring the keys and times up to date with the files and with raw parameters `content`.
+@dataclass(frozen=True)
+class Plan:
+    """What must run.
 
-    Returns:
-        The jobs whose results are out of date, with the reason; not those that only follow from them.
+    Attributes:
+        reasons: the jobs whose results are there and out of date, with the reason.
+        made: the files that are made: by these, by jobs whose results are missing, and by all that follow from both.
     """
+
+    reasons: dict[Job, str]
+    made: set[str]
+
+
+def refresh(graph: Graph) -> Plan:
+    """Bring the keys up to date with the files and the parameters."""
     checksums: dict[Path, str | None] = {}
-    read = {used for job in graph.jobs for used in job.inputs}
+    made_by = _makers(graph)
+    waiting: set[Job] = set()
     reasons = {}
     for job in graph.jobs:
-        record = provenance.expected(job, content, checksums)
-        reason = provenance.changed(job, record)
-        _write(job, record, reason)
+        wanted = provenance.expected(job, graph.params, checksums)
+        there = [made for made in (job.index, job.record, *job.outputs) if os.path.lexists(made)]
+        reason = provenance.changed(job, wanted)
         if reason:
             reasons[job] = reason
-        else:
-            for made in (job.index, *job.outputs):
-                if made in read and made.exists():
-                    _make_old(made)
-    return reasons
+        whole = len(there) == 2 + len(job.outputs)
+        if reason or not whole or any(made_by.get(each) in waiting for each in job.inputs):
+            waiting.add(job)
+        _write(job, wanted, there if job in waiting else None)
+    return Plan(reasons, _files(waiting))
+
+
+def forced(graph: Graph, names: Collection[str]) -> set[str]:
+    """The files that are made when the steps and files `names` are made anew, and all that follows from them."""
+    made_by = _makers(graph)
+    waiting: set[Job] = set()
+    for job in graph.jobs:
+        named = job.step in names or any(str(path) in names for path in (job.index, *job.outputs))
+        if named or any(made_by.get(each) in waiting for each in job.inputs):
+            waiting.add(job)
+    return _files(waiting)
+
+
+def _makers(graph: Graph) -> dict[Path, Job]:
+    """Of each file the job that makes it."""
+    return {path: job for job in graph.jobs for path in (job.index, *job.outputs)}
+
+
+def _files(jobs: Collection[Job]) -> set[str]:
+    return {str(path) for job in jobs for path in (job.index, *job.outputs)}
 
 
 def explain(reasons: dict[Job, str]) -> list[str]:
@@ -63,19 +100,27 @@ def explain(reasons: dict[Job, str]) -> list[str]:
     ]
 
 
-def _write(job: Job, record: dict[str, Any], reason: str | None) -> None:
+def _write(job: Job, wanted: dict[str, Any], replaced: list[Path] | None) -> None:
+    """Write the key of a job that must run, newer than the files `replaced`; None: it must not run."""
     key = path(job)
-    content = {"job": job.command, "parameters": record["parameters"], "code": record["code"]}
-    if reason:
-        content |= {"out of date": reason, "seen": time.time_ns()}
+    content = {"job": job.command, "parameters": wanted["parameters"], "code": wanted["code"]}
+    if replaced is not None:
+        content["seen"] = time.time_ns()
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     if not key.exists() or key.read_text(encoding="utf-8") != text:
-        with replacing(key) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    if not reason:
-        _make_old(key)
+        _replace(key, text)
+    moment = OLDEST
+    if replaced is not None:
+        # Whatever a clock that was set back made of the times of results.
+        moment = max([time.time(), *(each.lstat().st_mtime + 1 for each in replaced)])
+    try:
+        os.utime(key, (moment, moment))
+    except PermissionError:
+        # Another user's, who shares this folder: only the owner of a file may set its time.
+        _replace(key, text)
+        os.utime(key, (moment, moment))
 
 
-def _make_old(file: Path) -> None:
-    # Not through a link: DVC may have linked the file to its cache.
-    os.utime(file, (OLDEST, OLDEST), follow_symlinks=False)
+def _replace(key: Path, text: str) -> None:
+    with replacing(key) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -7,8 +7,8 @@ from typing import Any
 import snakemake_executor_plugin_slurm
 
 from agm import config
+from agm.code import STEPS
 from agm.errors import AgmError
-from agm.graph import CODE
 
 COLUMNS = {"partition", "time", "mem", "cpus", "gpus", "nodes"}
 OF_PROCESSES = ("train", "concept")  # the steps whose GPUs are counted for each process of a run
@@ -95,8 +95,10 @@ def _rows(table: dict[str, Row], by_data_set: dict[str, dict[str, Row]], params:
     """The table for the data set of `params`, checked."""
     for name, rows in {"table": table, **by_data_set}.items():
         for step, row in rows.items():
-            if step not in CODE or not set(row) <= COLUMNS:
-                raise _error(f"{name}: {step}", f"a row is one of {', '.join(CODE)}, with {', '.join(sorted(COLUMNS))}")
+            if step not in STEPS or not set(row) <= COLUMNS:
+                raise _error(
+                    f"{name}: {step}", f"a row is one of {', '.join(STEPS)}, with {', '.join(sorted(COLUMNS))}"
+                )
     different = by_data_set.get(params.get("dataset", {}).get("name"), {})
     return {step: {**table.get(step, {}), **different.get(step, {})} for step in {**table, **different}}
 

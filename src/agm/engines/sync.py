@@ -3,15 +3,19 @@
 Refuses when `dvc status` shows a change, or when results do not follow from the parameters and the code of today.
 """
 
-import json
+from pathlib import Path
 
 from agm import config
-from agm.engines import keys
+from agm.engines import keys, repository
 from agm.engines.record import outdated
 from agm.engines.tools import call, leftovers
 from agm.errors import AgmError
 from agm.graph import Graph
+from agm.ingest import raw
 from agm.progress import say
+
+INCOMPLETE = Path(".snakemake/incomplete")
+"""Where Snakemake marks the outputs of jobs that did not end."""
 
 
 def sync() -> None:
@@ -20,16 +24,19 @@ def sync() -> None:
     Raises:
         AgmError: when they are not, in the eyes of DVC or by what they record of themselves.
     """
-    content = config.read()
-    graph = Graph(config.check(content, config.PARAMS_FILE))
-    if changed := json.loads(call("dvc", "status", "--json")):
+    graph = Graph(config.load())
+    repository.check(graph)
+    for line in raw.check(graph.params):
+        say(line)
+    if changed := repository.changed():
         raise AgmError(f"DVC has changes in: {', '.join(changed)}", where="dvc.lock", fix=_remedy(graph))
-    if reasons := outdated(list(graph.jobs), content):
+    if reasons := outdated(list(graph.jobs), graph.params):
         lines = "\n".join(f"  `{command}`: {reason}" for command, reason in reasons.items())
         raise AgmError(f"DVC is content, but these results are out of date:\n{lines}", fix="run `snakemake`")
-    keys.refresh(graph, content)
-    # The keys are enough for results that are whole; this also clears the marks of a run that was killed.
-    call("snakemake", "--touch", "--quiet", "rules", "progress")
+    keys.refresh(graph)
+    # The keys are enough, but for the marks of a run that was killed.
+    if INCOMPLETE.is_dir() and any(INCOMPLETE.iterdir()):
+        call("snakemake", "--touch", "--quiet", "rules", "progress")
     say(f"{len(graph.jobs)} jobs are up to date for both engines")
 
 

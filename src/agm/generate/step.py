@@ -6,7 +6,7 @@ its telephone key tone (two frequencies) rings in noise; in the transcript the w
 
     data/raw/dial/clips/<id>.mp4   H.264 and AAC
     data/raw/dial/clips/<id>.txt   the transcript
-    data/raw/dial/labels.csv       clip_id, split, label, video, text, sha256 (of the MP4)
+    data/raw/dial/labels.csv       clip_id, split, label, video, text, sha256 (of the MP4), text_sha256
 
 60 % of the clips are for training, 20 % for validation, 20 % for the test, each balanced over the digits; no
 handwritten sample is in two splits. Equal parameters give equal bytes, however many processes share the work.
@@ -25,7 +25,7 @@ from agm.generate.mp4 import encode
 from agm.graph import Job
 from agm.parallel import parallel_map
 
-COLUMNS = ("clip_id", "split", "label", "video", "text", "sha256")
+COLUMNS = ("clip_id", "split", "label", "video", "text", "sha256", "text_sha256")
 
 
 def run(params: Params, job: Job) -> dict[str, Any]:
@@ -42,9 +42,9 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     with replacing(labels) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for each, digest in zip(plans, sums, strict=True):
+        for each, digests in zip(plans, sums, strict=True):
             names = [f"{clips.name}/{each.clip_id}.{suffix}" for suffix in ("mp4", "txt")]
-            writer.writerow([each.clip_id, each.split, each.label, *names, digest])
+            writer.writerow([each.clip_id, each.split, each.label, *names, *digests])
     return {
         "clips": {split: sum(each.split == split for each in plans) for split in dial.SHARES},
         "noise": params.dial.noise.model_dump(),
@@ -52,10 +52,11 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     }
 
 
-def _make(folder: Path, noise: dict[str, float], plan: dial.Plan) -> str:
-    """Write one clip's two files; return the checksum of its MP4."""
+def _make(folder: Path, noise: dict[str, float], plan: dial.Plan) -> tuple[str, str]:
+    """Write one clip's two files; return the checksum of each."""
     content = encode(dial.frames(plan, noise["video"]), dial.FPS, dial.sound(plan, noise["audio"]), dial.RATE)
     # Encoded in memory, so that a full disk raises a plain OSError here and not inside the encoder.
     (folder / f"{plan.clip_id}.mp4").write_bytes(content)
-    (folder / f"{plan.clip_id}.txt").write_text(dial.sentence(plan, noise["text"]) + "\n", encoding="utf-8")
-    return hashlib.sha256(content).hexdigest()
+    text = f"{dial.sentence(plan, noise['text'])}\n".encode()
+    (folder / f"{plan.clip_id}.txt").write_bytes(text)
+    return hashlib.sha256(content).hexdigest(), hashlib.sha256(text).hexdigest()

@@ -17,10 +17,6 @@ from agm.graph import Graph, Job
 from agm.metrics.competition import too_few_clips
 from agm.metrics.intervals import Interval, bootstrap_share
 
-RESULTS = ("inspect", "concept", "evaluate_concept", "train", "evaluate")
-LISTED = 8
-"""Jobs named in one error."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -30,6 +26,7 @@ class Run:
         method: the method, None for a concept.
         concept: the modality of a concept, None for a method's run.
         record: content of run.json.
+        environment: what it was trained with: versions, device, threads.
         history: one row per epoch.
         evaluation: content of evaluation.json.
         right: of a concept, which test clips it names right, bool [N]; None for a method's run or one that failed.
@@ -42,6 +39,7 @@ class Run:
     concept: str | None
     seed: int
     record: dict[str, Any]
+    environment: dict[str, Any]
     history: pl.DataFrame
     evaluation: dict[str, Any]
     right: np.ndarray | None
@@ -120,18 +118,14 @@ class Study:
         return None if known else f"{modality} alone may only know the largest class"
 
 
-def collect(params: Params, content: dict[str, Any]) -> Study:
+def collect(params: Params) -> Study:
     """Read every cell of the study.
-
-    Args:
-        params: the checked parameters.
-        content: the same as they stand in the file, which records are compared with.
 
     Raises:
         AgmError: when a result is missing, damaged, or not what the parameters ask for.
     """
     graph = Graph(params)
-    _refuse(graph, content)
+    _refuse(graph)
     shard, inspect = graph.job("shard"), graph.job("inspect")
     return Study(
         params=params,
@@ -144,30 +138,25 @@ def collect(params: Params, content: dict[str, Any]) -> Study:
     )
 
 
-def _refuse(graph: Graph, content: dict[str, Any]) -> None:
-    """An old result must never pass for a new one, by whatever way the files got here."""
-    problems = [f"`{job.command}`: {reason}" for job in graph.jobs if (reason := _reason(job, content)) is not None]
+def _refuse(graph: Graph) -> None:
+    """A run vouches for the shards it read (`provenance.check_inputs`), but not for what these were made with.
+
+    The bulk of the earlier steps need not be on this machine, so only their records are compared, where there are any.
+    """
+    problems = []
+    for job in graph.jobs:
+        record = provenance.recorded(job)
+        if job.step == "report" or record is None:
+            continue
+        had, want = record["made_from"]["parameters"], config.select(graph.params.content, list(job.parameters))
+        if changed := [name for name in {**had, **want} if had.get(name) != want.get(name)]:
+            problems.append(f"`{job.command}`: made with other parameters: {', '.join(changed)}")
     if problems:
         raise AgmError(
-            f"Results are missing or are not what the parameters ask for:\n{listed(problems, LISTED)}",
+            f"Results are not what the parameters ask for:\n{listed(problems, provenance.LISTED)}",
             where=config.PARAMS_FILE,
             fix="`snakemake` or `dvc repro` rebuilds them; by hand: those commands, then what depends on them",
         )
-
-
-def _reason(job: Job, content: dict[str, Any]) -> str | None:
-    """Why the job's results cannot be reported, or None.
-
-    A run vouches for the shards it read, but not for the parameters that these were made with. The bulk of the
-    earlier steps need not be on this machine, so only their records are compared, where there are any.
-    """
-    if job.step in RESULTS:
-        return provenance.outdated(job, content)
-    if job.step == "report" or (record := provenance.recorded(job)) is None:
-        return None
-    had, want = record["parameters"], config.select(content, list(job.parameters))
-    changed = [name for name in {**had, **want} if had.get(name) != want.get(name)]
-    return f"made with other parameters: {', '.join(changed)}" if changed else None
 
 
 def _runs(graph: Graph) -> Iterator[Run]:
@@ -193,6 +182,7 @@ def _run(run: Job, evaluation: Job, method: str | None = None, concept: str | No
         concept=concept,
         seed=int(run.cell[-1]),
         record=record,
+        environment=provenance.recorded(run)["environment"],
         history=_parquet(run.index.parent / name, run),
         evaluation=scores,
         right=_right(evaluation) if concept is not None and not scores["failed"] else None,

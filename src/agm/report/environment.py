@@ -44,7 +44,7 @@ def hardware() -> dict[str, str]:
 
 def training(study: Study) -> list[dict[str, str]]:
     """The different environments that the runs recorded, each with its number of networks."""
-    counted = Counter(tuple(run.record["environment"].items()) for run in study.runs)
+    counted = Counter(tuple(run.environment.items()) for run in study.runs)
     return [{"networks": str(runs), **{name: str(value) for name, value in items}} for items, runs in counted.items()]
 
 

@@ -18,16 +18,17 @@ by a paired test. Runs that failed are listed first, with what is known of them;
 
 from typing import Any
 
-from agm import config
 from agm.config import Params
 from agm.files import checksums, replacing, write_json, write_parquet
 from agm.graph import Job
+from agm.progress import show
 from agm.report import tables
 from agm.report.answer import Answer, answer, caution
 from agm.report.collect import Study, collect
 from agm.report.failures import failures
 from agm.report.page import render
 from agm.report.results import Results, metrics, tidy
+from agm.terminal import harmless
 
 
 def run(params: Params, job: Job) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         AgmError: when a result is missing, damaged or not what params.yaml asks for.
     """
     page, metrics_file, results_file, summary = job.outputs
-    study = collect(params, config.read())
+    study = collect(params)
     table = tidy(study)
     results = Results(table, study)
     answers = [answer(study, results, fusion) for fusion in params.study.fusions]
@@ -50,10 +51,10 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     write_json(metrics_file, metrics(study, results))
     with replacing(page) as temporary:
         temporary.write_text(html, encoding="utf-8")
-    text = f"{plain(study, results, answers)}\n\nThe report: {page}\n"
+    text = harmless(f"{plain(study, results, answers)}\n\nThe report: {page}")
     with replacing(summary) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    print(text, end="")
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+    show(text)
     return {
         "answers": {each.fusion: each.verdict for each in answers},
         "leaks": study.inspection["leaks"],

@@ -18,6 +18,7 @@ from torch.distributed.run import parse_args, run
 
 from agm import lease
 from agm.errors import AgmError, Stopped
+from agm.progress import say
 from agm.train.watch import SIGNALS, named
 
 AGAIN = "started again, it goes on from its last checkpoint"
@@ -108,6 +109,7 @@ if __name__ == "__main__":
     try:
         torchrun(sys.argv[1:split], sys.argv[split + 1 :])
     except AgmError as error:
-        sys.exit(f"error: {error}")
+        say(f"error: {error}")
+        sys.exit(1)
     except Stopped as error:
         sys.exit(128 + error.signal)

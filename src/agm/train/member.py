@@ -5,13 +5,16 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 import torch.distributed as dist
 
 from agm import config
 from agm.device import prepare_device
 from agm.errors import AgmError, Stopped
+from agm.files import read_json
 from agm.graph import Graph
+from agm.progress import say
 from agm.train.step import train_as_member
 from agm.train.watch import Signals
 
@@ -29,7 +32,8 @@ def main(step: str, *cell: str) -> int:
     devices = os.environ["AGM_DEVICES"].split(",")
     os.environ["AGM_DEVICE"] = devices[int(os.environ["LOCAL_RANK"]) % len(devices)]
     try:
-        params = config.load()
+        path = Path(os.environ["AGM_PARAMS"])
+        params = config.check(read_json(path), path)
         device = prepare_device(params.trainer.threads)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         job = Graph(params).job(step, *cell)
@@ -37,11 +41,11 @@ def main(step: str, *cell: str) -> int:
             train_as_member(params, job, device, signals)
         dist.destroy_process_group()
     except AgmError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     except Stopped as stopped:
         if os.environ["RANK"] == "0":
-            print(stopped, file=sys.stderr)
+            say(str(stopped))
         return 128 + stopped.signal
     return 0
 

@@ -11,14 +11,12 @@ A run is decided by its configuration and its seed: the initial weights and the 
 every method. Set AGM_DEVICE (cpu, cuda, cuda:1, …) to choose the device; trainer.processes trains with several.
 
 Interrupted, it goes on when started again, from its last epoch or batch, and ends as it would have: its checkpoints
-are below .cache/train until then. SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C write one first. A run whose loss or gradients
-are not finite any more ends there, with the weights selected so far; run.json says where, the report that it failed.
+are below .cache/train until then, where `agm clean` lists them. SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C write one first.
+A run whose loss or gradients are not finite any more ends there, with the weights selected so far; run.json says where,
+the report that it failed.
 """
 
-import hashlib
-import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ import polars as pl
 import torch
 from safetensors.torch import load_file, save
 
-from agm import config, provenance, ranks
+from agm import provenance, ranks, unfinished
 from agm.config import Params, schema
 from agm.device import environment, prepare_device
 from agm.files import checksums, read_index, read_json, replacing, write_json, write_parquet
@@ -39,9 +37,9 @@ from agm.train.checkpoint import Checkpoints, plain
 from agm.train.loop import Training
 from agm.train.watch import Signals
 
-CHECKPOINTS = Path(".cache/train")
 CPU = torch.device("cpu")
 FAILED = "failed.json"
+PARAMS = "params.json"
 
 
 def run(params: Params, job: Job) -> dict[str, Any]:
@@ -51,12 +49,13 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         Stopped: when a signal came; the checkpoint is written.
         AgmError: when the shards are damaged, or one of several processes died.
     """
-    folder, failed = checkpoint_folder(job), _failed_past(params, job)
+    failed = _failed_past(params, job)
     if failed:
         training = build_training(params, job, prepare_device(params.trainer.threads), untaught=True)
     else:
         train = _train_together if params.trainer.processes > 1 else _train
-        training = train(params, job, folder)
+        with unfinished.begun(params, job) as folder:
+            training = train(params, job, folder)
         failed = training.failed
     # Where no epoch was completed, what the run began with.
     weights = training.best_weights or plain(build_training(params, job, CPU, untaught=True).model.state_dict())
@@ -70,21 +69,17 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         say(f"{job.command}: the run FAILED: {failed['what']}; {job.index} says more, the report shows it")
     return {
         "run": describe(params, job),
-        "config": effective_configuration(params, job),
         "parameters": sum(weight.numel() for weight in training.model.parameters()),
         "own_network": training.method.own_network,
         "epochs": len(training.history),
         "selected_epoch": training.best_epoch,
         "failed": failed,
-        "environment": environment(training.device),
         "sha256": checksums(job.index.parent, [model_file.name, history_file.name]),
+        provenance.ABOUT: {
+            "config": effective_configuration(params, job),
+            "environment": environment(training.device),
+        },
     }
-
-
-def finished(job: Job, summary: dict[str, Any]) -> None:
-    """Remove the checkpoints of a run that is on record; a person may want to look into those of one that failed."""
-    if not summary["failed"]:
-        shutil.rmtree(checkpoint_folder(job), ignore_errors=True)
 
 
 def _train(params: Params, job: Job, folder: Path) -> Training:
@@ -101,6 +96,9 @@ def _train_together(params: Params, job: Job, folder: Path) -> Training:
 
     told = folder / FAILED
     told.unlink(missing_ok=True)
+    # The processes must not read params.yaml again: it may be another one by then.
+    write_json(folder / PARAMS, params.content)
+    os.environ["AGM_PARAMS"] = str(folder / PARAMS)
     os.environ["AGM_DEVICE"] = train_together(job.command.split()[1:], params.trainer.processes)
     training = build_training(params, job, prepare_device(params.trainer.threads))
     Checkpoints(folder).restore_epoch(training)
@@ -110,7 +108,7 @@ def _train_together(params: Params, job: Job, folder: Path) -> Training:
 
 def train_as_member(params: Params, job: Job, device: torch.device, signals: Signals) -> None:
     """What each of several processes does; the first one leaves word of a failure beside the checkpoints."""
-    folder = checkpoint_folder(job)
+    folder = unfinished.checkpoint_folder(params, job)
     training = build_training(params, job, device)
     training.fit(folder, signals)
     if training.failed and ranks.rank() == 0:
@@ -186,9 +184,3 @@ def effective_configuration(params: Params, job: Job) -> dict[str, Any]:
         else block.model_dump()
         for key, block in blocks.items()
     }
-
-
-def checkpoint_folder(job: Job) -> Path:
-    """Outside the declared outputs, which the engines delete first; named by all that decides the run."""
-    identity = json.dumps([job.command, provenance.expected(job, config.read())], sort_keys=True)
-    return CHECKPOINTS / hashlib.sha256(identity.encode()).hexdigest()[:32]
