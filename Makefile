@@ -44,3 +44,4 @@ lock: install  ## resolve the dependencies anew
 lint: install
 	ruff check
 	ruff format --check
+	snakemake --lint

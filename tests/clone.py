@@ -7,17 +7,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+from forked import Forked
+
 ROOT = Path(__file__).parent.parent
 
 
-class Clone:
-    """A working copy: git's files of this checkout, committed anew, without results."""
+PROGRAMS = {"agm": "agm.cli", "dvc": "dvc", "snakemake": "snakemake"}
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+class Clone:
+    """A working copy: git's files of this checkout, committed anew, without results.
+
+    Attributes:
+        forked: where `agm` and the engines start at once; None: each is a process that imports them.
+    """
+
+    def __init__(self, folder: Path, forked: Forked | None = None) -> None:
+        self.folder, self.forked = folder, forked
 
     @classmethod
-    def make(cls, folder: Path, *overrides: str) -> "Clone":
+    def make(cls, folder: Path, *overrides: str, forked: Forked | None = None) -> "Clone":
         """Copy the files that git tracks (or would) to `folder`, and compose the parameters under `overrides`."""
         listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -25,7 +34,7 @@ class Clone:
             if name != "dvc.lock" and os.path.lexists(ROOT / name):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
-        clone = cls(folder)
+        clone = cls(folder, forked)
         clone.run("git", "init", "--quiet")
         if overrides:
             clone.agm("compose", *overrides)
@@ -35,12 +44,13 @@ class Clone:
     def copy(self, folder: Path) -> "Clone":
         """The clone with all its results, at the same times, in another folder."""
         subprocess.run(["cp", "-a", f"{self.folder}/.", str(folder)], check=True)
-        return Clone(folder)
+        return Clone(folder, self.forked)
 
     @property
     def environment(self) -> dict[str, str]:
         """The clone's own source, and an identity for git's commits."""
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        tools = [self.forked.bin] if self.forked else []
+        path = os.pathsep.join(map(str, [*tools, Path(sys.executable).parent, os.environ["PATH"]]))
         author = {
             f"GIT_{role}_{what}": f"test{at}"
             for role in ("AUTHOR", "COMMITTER")
@@ -62,16 +72,19 @@ class Clone:
         return done.stdout
 
     def agm(self, *arguments: str, fails: bool = False) -> str:
-        return self.run(sys.executable, "-m", "agm.cli", *arguments, fails=fails)
+        return self.run(*self._program("agm"), *arguments, fails=fails)
 
     def dvc(self, *arguments: str) -> str:
-        return self.run(sys.executable, "-m", "dvc", *arguments)
+        return self.run(*self._program("dvc"), *arguments)
 
     def snakemake(self, *arguments: str) -> str:
         """Without an activated environment: the workflow finds `agm` beside its Python."""
         tools = str(Path(sys.executable).parent)
         path = os.pathsep.join(each for each in os.environ["PATH"].split(os.pathsep) if each != tools)
-        return self.run(sys.executable, "-m", "snakemake", *arguments, PATH=path)
+        return self.run(*self._program("snakemake"), *arguments, PATH=path)
+
+    def _program(self, name: str) -> list[str]:
+        return [str(self.forked.bin / name)] if self.forked else [sys.executable, "-m", PROGRAMS[name]]
 
     def commit(self) -> None:
         self.run("git", "add", "--all")

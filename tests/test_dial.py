@@ -64,11 +64,12 @@ def test_bytes_repeat_with_any_number_of_workers(tmp_path, monkeypatch):
 def test_the_files_are_what_labels_csv_says(tmp_path, monkeypatch):
     folder = generate(tmp_path, monkeypatch, 1, "dial.noise.text=0")
     rows = labels(folder)
-    assert list(rows[0]) == ["clip_id", "split", "label", "video", "text", "sha256"]
+    assert list(rows[0]) == ["clip_id", "split", "label", "video", "text", "sha256", "text_sha256"]
     assert len({row["clip_id"] for row in rows}) == len(list(folder.glob("clips/*.mp4"))) == CLIPS
     for row in rows:
         content = (folder / row["video"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == row["sha256"]
+        assert hashlib.sha256((folder / row["text"]).read_bytes()).hexdigest() == row["text_sha256"]
         assert named_digit((folder / row["text"]).read_text()) == int(row["label"])
     with av.open(str(folder / rows[0]["video"])) as file:
         assert [stream.codec_context.name for stream in file.streams] == ["h264", "aac"]

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from agm.graph import CODE, Job
+from agm import code
+from agm.graph import Job
+from agm.unfinished import ORIGIN
 from finished import Finished
 from warm import Ended, Write
 
@@ -43,7 +45,8 @@ class Study(Finished):
 
     def undo(self, job: Job) -> None:
         """Remove what the job made, as the engines do before they start it, and what it could go on from."""
-        self.warm.remove([job.index, *job.outputs, Path(".cache/train")])
+        kept = [Path(".cache", name) for name in ("train", "store", "raw")]
+        self.warm.remove([job.index, *job.outputs, *kept])
 
     def done(self, job: Job) -> Ended:
         """Run the job, which must end as if nothing had happened."""
@@ -66,8 +69,10 @@ class Study(Finished):
             path = Path(name)
             if any(part.startswith(TEMPORARY) for part in path.parts):
                 assert killed, f"{name} is left behind"
-            elif path.is_relative_to(".cache/train"):
+            elif path.is_relative_to(".cache/train") and path.suffix == ".safetensors":
                 assert path.stem.endswith(checksum), f"the checkpoint {name} is not whole"
+            elif path.is_relative_to(".cache/train"):
+                assert path.name == ORIGIN, f"{name} is no file of checkpoints"
             else:
                 assert self.whole.get(name) == checksum, f"{name} is not whole, or not the job's"
         missing = [name for name in self.whole if name not in found]
@@ -115,7 +120,7 @@ def explained(ended: Ended, why: str) -> None:
 # --- the disk ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", CODE)
+@pytest.mark.parametrize("step", code.STEPS)
 def test_a_folder_that_cannot_be_written_to(disk: Study, step: str) -> None:
     disk.warm.writable(False)
     explained(disk.warm.run(disk.first(step).command), "Read-only file system")
@@ -148,7 +153,7 @@ def written(study: Study, job: Job) -> list[Write]:
     return study.done(job).writes
 
 
-@pytest.mark.parametrize("step", CODE)
+@pytest.mark.parametrize("step", code.STEPS)
 def test_a_disk_that_fills_up(disk: Study, step: str) -> None:
     """Before the first byte, somewhere, and before the last one."""
     job = disk.first(step)
@@ -156,7 +161,7 @@ def test_a_disk_that_fills_up(disk: Study, step: str) -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("step", CODE)
+@pytest.mark.parametrize("step", code.STEPS)
 def test_a_disk_that_fills_up_in_each_output(disk: Study, step: str) -> None:
     job = disk.first(step)
     for room in rooms(written(disk, job)):
@@ -166,7 +171,7 @@ def test_a_disk_that_fills_up_in_each_output(disk: Study, step: str) -> None:
 # --- kills ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", CODE)
+@pytest.mark.parametrize("step", code.STEPS)
 def test_killed_within_a_file_and_between_two(study: Study, step: str) -> None:
     """Time after time; the last one goes on from what the others left."""
     job = study.first(step)
@@ -181,7 +186,7 @@ def test_killed_within_a_file_and_between_two(study: Study, step: str) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("outputs", ["removed first", "there from before"])
-@pytest.mark.parametrize("step", CODE)
+@pytest.mark.parametrize("step", code.STEPS)
 def test_killed_at_every_change(study: Study, step: str, outputs: str) -> None:
     """Before each of the changes it makes to the files of its folder, and at three bytes of each output."""
     job = study.first(step)

@@ -127,6 +127,7 @@ def long(folder: Path) -> tuple[Job, dict[str, bytes]]:
     whole = {path.name: path.read_bytes() for path in job.index.parent.iterdir()}
     for path in job.index.parent.iterdir():
         path.unlink()
+    shutil.rmtree(".cache/store")
     return job, whole
 
 

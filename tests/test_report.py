@@ -16,11 +16,11 @@ import yaml
 from scipy import stats
 
 from agm import cli, config, provenance
-from agm.errors import AgmError
 from agm.files import checksums, read_json, write_json
 from agm.graph import Graph, Job
 from agm.report import figures, tables
 from agm.report.collect import collect
+from whole import whole
 
 KINDS = {"video": "video", "audio": "audio", "text": "text", "image": "image"}
 ALONE = {"video": 0.87, "audio": 0.94, "text": 0.72, "image": 0.6}
@@ -46,30 +46,32 @@ def parameters(
     """The content of a params.yaml."""
     methods = {"joint": {"name": "joint"}, "agm": {"name": "agm", "alpha": 1.0}} if methods is None else methods
     kinds = {name: KINDS[name] for name in modalities}
-    return {
-        "study": {
-            "name": "small",
-            "modalities": list(modalities),
-            "fusions": list(fusions),
-            "methods": list(methods),
-            "seeds": list(seeds),
-        },
-        "dataset": {
-            "name": "digits",
-            "adapter": "manifest",
-            "root": "raw",
-            "annotations": {"clips": "raw/clips.csv"},
-            "modalities": {name: {"kind": kind, "column": name} for name, kind in kinds.items()},
-        },
-        "parts": [0],
-        "features": {name: {} for name in modalities},
-        "shards": {},
-        "encoders": {name: {"name": "transformer" if name == "text" else "conv"} for name in modalities},
-        "fusions": {name: {"name": name} for name in fusions},
-        "methods": methods,
-        "trainer": {"epochs": EPOCHS},
-        "evaluation": {},
-    }
+    return whole(
+        {
+            "study": {
+                "name": "small",
+                "modalities": list(modalities),
+                "fusions": list(fusions),
+                "methods": list(methods),
+                "seeds": list(seeds),
+            },
+            "dataset": {
+                "name": "digits",
+                "adapter": "manifest",
+                "root": "raw",
+                "annotations": {"clips": "raw/clips.csv"},
+                "modalities": {name: {"kind": kind, "column": name} for name, kind in kinds.items()},
+            },
+            "parts": [0],
+            "features": {name: {} for name in modalities},
+            "shards": {},
+            "encoders": {name: {"name": "transformer" if name == "text" else "conv"} for name in modalities},
+            "fusions": {name: {"name": name} for name in fusions},
+            "methods": methods,
+            "trainer": {"epochs": EPOCHS},
+            "evaluation": {},
+        }
+    )
 
 
 class Made:
@@ -102,7 +104,7 @@ class Made:
                 path.touch()
             summary = getattr(self, f"_{job.step}", lambda job: None)(job)
             if summary is not None:
-                write_json(job.index, {provenance.RECORD: provenance.expected(job, self.content), **summary})
+                provenance.write(job, provenance.expected(job, self.params), summary)
 
     def _ingest(self, job: Job) -> dict[str, Any]:
         return {
@@ -204,8 +206,11 @@ class Made:
             "epochs": failed["epoch"] if failed else EPOCHS,
             "selected_epoch": -1 if failed and not failed["epoch"] else 2,
             "failed": failed,
-            "environment": {"python": "3.11", "torch": "2.11.0", "device": "cpu", "threads": 1},
             "sha256": checksums(job.index.parent, ["model.safetensors", "history.parquet"]),
+            provenance.ABOUT: {
+                "environment": {"python": "3.11", "torch": "2.11.0", "device": "cpu", "threads": 1},
+                "config": {},
+            },
         }
 
     def _evaluate_concept(self, job: Job) -> dict[str, Any]:
@@ -314,7 +319,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def report() -> str:
     """Run the command and return the page."""
-    assert cli.main(["report"]) == 0
+    assert cli.main(["report", "--force"]) == 0
     return Path("reports/index.html").read_text()
 
 
@@ -671,19 +676,26 @@ def test_a_leaking_split_is_marked_at_every_answer() -> None:
     assert read_json(Path("reports/report.json"))["leaks"] == [leak]
 
 
-def test_an_inspection_of_other_shards_is_refused() -> None:
-    made = Made(parameters())
+def test_what_would_act_on_a_terminal_is_spelled_out_in_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    Made(parameters(), leaks=("the actor '\x1b[2J\u202e' of test is in train too",))
+    report()
+    for text in (Path("reports/summary.txt").read_text(), capsys.readouterr().out):
+        assert r"the actor '\x1b[2J\u202e' of test" in text
+        assert not {"\x1b", "\u202e"} & set(text)
+
+
+def test_an_inspection_of_other_shards_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Made(parameters())
     index = Path("data/digits/inspection.json")
-    record = read_json(index)
-    record[provenance.RECORD]["inputs"]["data/digits/shards.json"] = "of other shards"
-    write_json(index, record)
-    with pytest.raises(AgmError, match=r"`agm inspect`: data/digits/shards\.json has changed"):
-        collect(made.params, made.content)
+    record = read_json("records" / index)
+    record["made_from"]["inputs"]["data/digits/shards.json"] = "of other shards"
+    write_json("records" / index, record)
+    assert "`agm inspect`: data/digits/shards.json has changed" in refused(capsys)
 
 
 def test_page_counts_what_shows_nothing() -> None:
     made = Made(parameters())
-    rows = tables.flaws(collect(made.params, made.content)).rows
+    rows = tables.flaws(collect(made.params)).rows
     assert [[cell.text for cell in row] for row in rows] == [
         ["video", "blank file", "2", "0"],
         ["audio", "silent file", "0", "31"],
@@ -693,7 +705,7 @@ def test_page_counts_what_shows_nothing() -> None:
 
 
 def test_page_says_that_the_penalty_was_chosen() -> None:
-    Made(parameters() | {"evaluation": {"ridge_alpha": None}})
+    Made(whole(parameters() | {"evaluation": {"ridge_alpha": None}}))
     assert "ridge penalty chosen by leave-one-out, fitted on validation" in report()
 
 
@@ -879,7 +891,7 @@ def test_of_many_methods_one_that_failed_is_not_called_the_best() -> None:
 
 def test_curves_and_kappa_are_of_runs_that_did_not_fail() -> None:
     made = Made(parameters(), failing={(*AGM, "1")})
-    study = collect(made.params, made.content)
+    study = collect(made.params)
     left = dataclasses.replace(study, runs=tuple(run for run in study.runs if not run.failed))
     assert figures.curve_panels(study, "late_concat") == figures.curve_panels(left, "late_concat")
     assert figures.kappa_panels(study, "late_concat") == figures.kappa_panels(left, "late_concat")
@@ -920,7 +932,7 @@ def test_data_of_other_parameters_are_refused(capsys: pytest.CaptureFixture[str]
     made = Made(parameters())
     made.content["dataset"]["split"] = {"seed": 1}
     Path("params.yaml").write_text(yaml.safe_dump(made.content, sort_keys=False))
-    assert "`agm ingest`: made with other parameters: dataset.split" in refused(capsys)
+    assert "`agm ingest`: dataset.split.seed was 0, now 1" in refused(capsys)
 
 
 def test_a_damaged_history_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -931,9 +943,8 @@ def test_a_damaged_history_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     assert str(path) in message and "agm train late_concat agm 0" in message
 
 
-def test_missing_results_are_named_with_the_command_that_makes_them() -> None:
-    made = Made(parameters())
-    missing = Path("evaluations/digits/late_concat/concepts/seed-2/audio/evaluation.json")
+def test_missing_results_are_named_with_the_command_that_makes_them(capsys: pytest.CaptureFixture[str]) -> None:
+    Made(parameters())
+    missing = Path("evaluations/digits/late_concat/concepts/audio/seed-2/evaluation.json")
     missing.unlink()
-    with pytest.raises(AgmError, match=f"`agm evaluate-concept late_concat audio 2`: {missing} does not exist"):
-        collect(made.params, made.content)
+    assert f"`agm evaluate-concept late_concat audio 2`: {missing} does not exist" in refused(capsys)

@@ -13,7 +13,7 @@ import pytest
 
 from agm import config
 from agm.graph import Graph
-from agm.train.step import checkpoint_folder
+from agm.unfinished import checkpoint_folder
 from clone import Clone
 from slurm import NODES, Slurm, missing, wait_for
 from test_engines import JOBS, TINY
@@ -30,8 +30,8 @@ STUDY = [
 RUNS = {
     "rule_train_wildcards_late_concat_joint_0": ("train", "late_concat", "joint"),
     "rule_train_wildcards_late_concat_agm_0": ("train", "late_concat", "agm"),
-    "rule_concept_wildcards_late_concat_0_video": ("concept", "late_concat", "video"),
-    "rule_concept_wildcards_late_concat_0_audio": ("concept", "late_concat", "audio"),
+    "rule_concept_wildcards_late_concat_video_0": ("concept", "late_concat", "video"),
+    "rule_concept_wildcards_late_concat_audio_0": ("concept", "late_concat", "audio"),
 }
 SAID = "logs/snakemake.txt"
 QUICKLY = ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10"]
@@ -69,7 +69,7 @@ class Study:
         jobs = self.jobs()
         with contextlib.chdir(self.clone.folder):
             graph = Graph(config.load())
-            folders = {run: checkpoint_folder(graph.job(*RUNS[run], 0)).absolute() for run in RUNS}
+            folders = {run: checkpoint_folder(graph.params, graph.job(*RUNS[run], 0)).absolute() for run in RUNS}
 
         def stand_still() -> bool:
             for run in [run for run, folder in folders.items() if list(folder.glob("epoch-*"))]:

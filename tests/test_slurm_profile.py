@@ -40,17 +40,21 @@ print(os.getpid())
 """
 STAND_IN = """\
 from agm import config, provenance
-from agm.files import replacing, write_json
+from agm.files import replacing
 from agm.graph import Graph
+from agm.ingest import raw
+
+PARAMS = config.load()
 
 def make(job):
     for output in job.outputs:
         with replacing(output) as temporary:
             temporary.write_text("made") if output.suffix else temporary.mkdir()
-    write_json(job.index, {"made_from": provenance.expected(job, config.read())})
+    provenance.write(job, provenance.expected(job, PARAMS), {})
 
 if __name__ == "__main__":
-    for job in Graph(config.load()).jobs:
+    list(raw.check(PARAMS))
+    for job in Graph(PARAMS).jobs:
         make(job)
 """
 SQUEUE = 'for file in "$SUBMISSIONS"/*.json; do echo "$(basename "$file" .json)|COMPLETED"; done'

@@ -15,65 +15,69 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from agm import cli, config
+from agm import cli, config, provenance
 from agm.config import schema
 from agm.errors import AgmError
 from agm.evaluate import step as evaluate_step
-from agm.files import read_json, write_index
+from agm.files import read_json
 from agm.graph import Graph
 from agm.shard.stream import Shards
 from agm.train import step as train_step
 from agm.train.checkpoint import Checkpoints
 from agm.train.loop import Training, clip_gradients, gradient_norm, select_epoch
 from small_shards import write_shards
+from whole import whole
 
 pytestmark = pytest.mark.numerical
 
 CPU = torch.device("cpu")
-PARAMS = {
-    "study": {
-        "name": "tiny",
-        "fusions": ["late_concat", "late_sum", "early"],
-        "methods": ["joint", "agm"],
-        "modalities": ["image", "audio", "text"],
-        "seeds": [0, 1],
-    },
-    "dataset": {
-        "name": "tiny",
-        "adapter": "manifest",
-        "root": "raw",
-        "annotations": {"clips": "raw/manifest.csv"},
-        "modalities": {name: {"kind": name, "column": name} for name in ("image", "audio", "text")},
-    },
-    "parts": [0],
-    "features": {"image": {"size": 8, "channels": 1}, "audio": {}, "text": {"words": 4}},
-    "shards": {},
-    "encoders": {
-        "image": {"name": "conv", "channels": [4, 8]},
-        "audio": {"name": "conv", "channels": [4, 8]},
-        "text": {"name": "transformer", "dim": 8, "heads": 2, "layers": 1, "feedforward": 8},
-    },
-    "fusions": {
-        "late_concat": {"name": "late_concat"},
-        "late_sum": {"name": "late_sum"},
-        "early": {"name": "early", "hidden": [16]},
-    },
-    "methods": {"joint": {"name": "joint"}, "agm": {"name": "agm", "alpha": 1.0}},
-    "trainer": {
-        "epochs": 3,
-        "batch_size": 16,
-        "shuffle_window": 32,
-        "optimiser": {"name": "sgd", "lr": 0.05},
-        "schedule": {"step": 2},
-    },
-    "evaluation": {"ridge_alpha": 1.0},
-}
+PARAMS = whole(
+    {
+        "study": {
+            "name": "tiny",
+            "fusions": ["late_concat", "late_sum", "early"],
+            "methods": ["joint", "agm"],
+            "modalities": ["image", "audio", "text"],
+            "seeds": [0, 1],
+        },
+        "dataset": {
+            "name": "tiny",
+            "adapter": "manifest",
+            "root": "raw",
+            "annotations": {"clips": "raw/manifest.csv"},
+            "modalities": {name: {"kind": name, "column": name} for name in ("image", "audio", "text")},
+        },
+        "parts": [0],
+        "features": {"image": {"size": 8, "channels": 1}, "audio": {}, "text": {"words": 4}},
+        "shards": {},
+        "encoders": {
+            "image": {"name": "conv", "channels": [4, 8]},
+            "audio": {"name": "conv", "channels": [4, 8]},
+            "text": {"name": "transformer", "dim": 8, "heads": 2, "layers": 1, "feedforward": 8},
+        },
+        "fusions": {
+            "late_concat": {"name": "late_concat"},
+            "late_sum": {"name": "late_sum"},
+            "early": {"name": "early", "hidden": [16]},
+        },
+        "methods": {"joint": {"name": "joint"}, "agm": {"name": "agm", "alpha": 1.0}},
+        "trainer": {
+            "epochs": 3,
+            "batch_size": 16,
+            "shuffle_window": 32,
+            "optimiser": {"name": "sgd", "lr": 0.05},
+            "schedule": {"step": 2},
+        },
+        "evaluation": {"ridge_alpha": 1.0},
+    }
+)
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A folder with shards and params.yaml, as the earlier steps would leave it."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGM_STORE_GB", "0")  # a run that is asked for again is trained again
     write_shards(Path("data/tiny"))
     Path("params.yaml").write_text(yaml.safe_dump(PARAMS))
     return Graph(config.load())
@@ -287,11 +291,11 @@ def test_what_was_good_is_kept_where_a_later_epoch_diverges(project, monkeypatch
     failed = json.loads(whole.index.read_text())["failed"]
     assert (failed["what"], failed["epoch"], failed["step"]) == (said, 2, 2 * 5 + 2)
     assert failed["batch"] == third
-    (kept,) = Path(failed["checkpoint"]).iterdir()
+    (kept,) = Path(failed["checkpoint"]).glob("*.safetensors")
     assert kept.name.startswith("epoch-00002-")
     assert pl.read_parquet(whole.outputs[1]).equals(history.head(2))
     monkeypatch.setattr(Training, "train_step", step)
-    done(*whole.command.split()[1:])
+    done(*whole.command.split()[1:], "--force")
     assert pl.read_parquet(whole.outputs[1]).equals(history), "the checkpoint that was kept is good"
 
 
@@ -303,7 +307,8 @@ def test_a_run_taught_by_one_that_failed_fails_too(project):
         done("concept", "late_sum", modality, "0")
     done("train", "late_sum", "joint", "0")
     concept = graph.job("concept", "late_sum", "audio", 0)
-    write_index(concept.index, {**read_json(concept.index), "failed": {"what": "the loss is nan"}})
+    made_from = provenance.recorded(concept)["made_from"]
+    provenance.write(concept, made_from, {**read_json(concept.index), "failed": {"what": "the loss is nan"}})
     done("train", "late_sum", "umt", "0")
     failed = json.loads(graph.job("train", "late_sum", "umt", 0).index.read_text())["failed"]
     assert failed["what"] == "`agm concept late_sum audio 0` failed, which it is taught by"

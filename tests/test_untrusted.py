@@ -580,7 +580,7 @@ def test_a_changed_limit_makes_out_of_date_what_it_decides_and_nothing_else(tmp_
         (f"dataset.links=[{tmp_path}]", {"list", "ingest"}),
     ):
         compose([*OWN, f"dataset.root={root}", change], Path("changed.yaml"), ROOT / "params")
-        content = config.read(Path("changed.yaml"))
+        changed = config.load(Path("changed.yaml"))
         jobs = [job for job in Graph(study.params).jobs if job.index.exists()]
-        found = {job.step for job in jobs if provenance.outdated(job, content)}
+        found = {job.step for job in jobs if provenance.outdated(job, changed)}
         assert found == steps, change

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 LATE = ("agm.", "torch", "matplotlib", "polars", "pyarrow", "sklearn", "scipy", "PIL", "av.")
+STORE = ".cache/store"
+TIMES = ".cache/raw"
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -105,7 +107,7 @@ class Warm:
         return Ended(found["status"], found["events"], [Write(*each) for each in found["writes"]], found["said"])
 
     def contents(self) -> dict[str, str]:
-        """Checksums of the folder's files, locks apart."""
+        """Checksums of the folder's files, locks, the store, and the times of raw files apart."""
         return self._ask(do="contents")
 
     def remove(self, paths: Sequence[Path]) -> None:
@@ -139,7 +141,8 @@ class Warm:
 
 def contents() -> dict[str, str]:
     files = (path for path in Path().rglob("*") if path.is_file() and path.suffix != ".lock")
-    return {str(path): sha256(path.read_bytes()).hexdigest() for path in files}
+    kept = [path for path in files if not path.is_relative_to(STORE) and not path.is_relative_to(TIMES)]
+    return {str(path): sha256(path.read_bytes()).hexdigest() for path in kept}
 
 
 def remove(paths: list[str]) -> None:
@@ -190,7 +193,9 @@ class Hook:
         if event == "open" and arguments[2] & WRITING:
             self._happened(arguments[0])
         elif event == "os.rename" and self._happened(arguments[0]):
-            if os.path.basename(arguments[0]).startswith(".tmp-"):
+            new = os.path.basename(arguments[0]).startswith(".tmp-")
+            # What cannot be kept in the store is no failure of the command.
+            if new and not str(arguments[0]).startswith(STORE):
                 used, largest = sizes(Path(arguments[0]))
                 self.writes.append((self.written, self.renames, taken() - self.taken - used, used, largest))
                 self.written = self.renames + 1
@@ -223,9 +228,10 @@ class Hook:
 
 
 def sizes(path: Path) -> tuple[int, int]:
-    """Bytes that a file or folder takes on the disk, and bytes of its largest file."""
+    """Bytes that a file or folder takes on the disk, and bytes of its largest file; links to other files take none."""
     files = [each.stat() for each in (path.rglob("*") if path.is_dir() else [path])]
-    return sum(512 * each.st_blocks for each in files), max(each.st_size for each in files)
+    new = [each for each in files if each.st_nlink == 1]
+    return sum(512 * each.st_blocks for each in new), max((each.st_size for each in new), default=0)
 
 
 def run(command: list[str], **fault: Any) -> dict[str, Any]:
