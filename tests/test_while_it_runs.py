@@ -120,8 +120,8 @@ def test_a_running_snakemake_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_dvcs_list_forgets_numbers_that_live_again(tmp_path: Path) -> None:
     """Of a process of another container, or of before a restart: the one of that number now began later."""
     entries = {
-        "write": {"/work/runs": {"pid": os.getpid(), "cmd": "snakemake"}},
-        "read": {"/work/data": [{"pid": os.getpid(), "cmd": "dvc repro"}, {"pid": 1, "cmd": "dvc repro"}]},
+        "write": {"/project/runs": {"pid": os.getpid(), "cmd": "snakemake"}},
+        "read": {"/project/data": [{"pid": os.getpid(), "cmd": "dvc repro"}, {"pid": 1, "cmd": "dvc repro"}]},
     }
     path = tmp_path / "rwlock"
     path.write_text(json.dumps(entries))
