@@ -53,6 +53,7 @@ LIBRARIES = {"extract": DECODERS, "train": ("torch",), "concept": ("torch",)}
 """Libraries whose versions decide a step's result: those that decode files, and the one that trains."""
 
 
+@cache
 def fingerprint(name: str) -> str:
     """The fingerprint of a step, or of "methods/<name>": of the method's file and those of `methods` that it imports.
 
@@ -65,6 +66,10 @@ def fingerprint(name: str) -> str:
     for path in _files(paths):
         found.update(f"{path.relative_to(PACKAGE).as_posix()}\0{_of_file(path)}\0".encode())
     return found.hexdigest()
+
+
+forget = fingerprint.cache_clear
+"""Read the source anew when it is next asked for."""
 
 
 @cache
@@ -136,12 +141,6 @@ def _files(paths: tuple[str, ...]) -> Iterator[Path]:
                 yield each
 
 
-def forget() -> None:
-    """Read the source anew when it is next asked for."""
-    _of_file.cache_clear()
-
-
-@cache
 def _of_file(path: Path) -> str:
     content = path.read_bytes()
     return of_source(content.decode()) if path.suffix == ".py" else hashlib.sha256(content).hexdigest()

@@ -6,9 +6,13 @@
 DVC's stages depend on these small files and not on the source, whose comments are no reason to train again.
 """
 
+from pathlib import Path
+from typing import Any
+
 from agm import code
 from agm.config import Params
-from agm.files import write_json
+from agm.errors import AgmError
+from agm.files import read_json, write_json
 from agm.graph import RECORDS
 
 FOLDER = RECORDS / "code"
@@ -25,4 +29,13 @@ def write(params: Params) -> None:
     for path in set(FOLDER.rglob("*.json")) - set(wanted):
         path.unlink()
     for path, content in wanted.items():
-        write_json(path, content)
+        if _written(path) != content:
+            write_json(path, content)
+
+
+def _written(path: Path) -> Any:
+    """What a file says; None where there is none that can be read."""
+    try:
+        return read_json(path)
+    except AgmError:
+        return None
