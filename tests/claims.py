@@ -18,11 +18,10 @@ def main() -> None:
         if status := cli.main(job.command.split()[1:]):
             sys.exit(status)
     list(raw.check(graph.params))
-    makers = {path: job for job in graph.jobs for path in (job.index, *job.outputs)}
     stale: set[str] = set()
     files: dict[str, str] = {}
     for job in graph.jobs:
-        above = {makers[path].command for path in (*job.inputs, *job.data) if path in makers}
+        above = {graph.makers[path].command for path in (*job.inputs, *job.data) if path in graph.makers}
         if above & stale or provenance.outdated(job, graph.params) or provenance.damaged(job):
             stale.add(job.command)
         else:

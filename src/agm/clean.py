@@ -11,7 +11,7 @@ Those of a run that is under way are never deleted.
 """
 
 import shutil
-from pathlib import Path
+from contextlib import nullcontext
 
 from agm import store, unfinished, variables
 from agm.config import Params
@@ -70,16 +70,14 @@ def _delete(each: Kept) -> None:
     if each.state == unfinished.RUNNING:
         show(f"not deleted: {each.folder}: {each.state}")
         return
-    if each.step:
-        with alone(*each.step):  # a run that starts this moment waits, and then begins anew
-            shutil.rmtree(each.folder)
-    else:
+    # A run that starts this moment waits, and then begins anew.
+    with alone(*each.step) if each.step else nullcontext():
         shutil.rmtree(each.folder)
     show(f"deleted: {each.folder}")
 
 
 def _of_store() -> str:
-    size = sum(path.stat().st_size for path in Path(store.STORE).rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in store.STORE.rglob("*") if path.is_file())
     most = _size(variables.store_bytes())
     return f"{store.STORE}: {_size(size)} of earlier results, {most} at most ({variables.STORE})"
 

@@ -176,9 +176,10 @@ def _step(options: argparse.Namespace) -> None:
     graph = Graph(params)
     for job in _asked_for(graph, options.step, cell):
         with alone(job.step, *job.cell), store.passed_over() if options.force else nullcontext():
-            provenance.check_inputs(job, graph)
-            if options.force or provenance.outdated(job, params) or provenance.damaged(job):
-                _make(params, job)
+            checksums: provenance.Checksums = {}
+            provenance.check_inputs(job, graph, checksums)
+            if options.force or provenance.outdated(job, params, checksums) or provenance.damaged(job):
+                _make(params, job, provenance.expected(job, params, checksums))
             else:
                 say(f"{job.command}: up to date")
             if job.step in TRAINING:
@@ -199,8 +200,7 @@ def _asked_for(graph: Graph, step: str, cell: tuple[str, ...]) -> list[Job]:
     )
 
 
-def _make(params: config.Params, job: Job) -> None:
-    made_from = provenance.expected(job, params)
+def _make(params: config.Params, job: Job, made_from: dict[str, Any]) -> None:
     remove(job.index)
     if store.take(job, made_from):
         return

@@ -98,6 +98,11 @@ class Graph:
     def _index(self) -> dict[tuple[str, tuple[str, ...]], Job]:
         return {(job.step, job.cell): job for job in self.jobs}
 
+    @cached_property
+    def makers(self) -> dict[Path, Job]:
+        """Of each index and output the job that makes it."""
+        return {path: job for job in self.jobs for path in (job.index, *job.outputs)}
+
     def _jobs(self) -> Iterator[Job]:
         study = self.params.study
         for name in self.params.dataset.generated:

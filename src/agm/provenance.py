@@ -151,19 +151,20 @@ def _difference(name: str, had: Any, want: Any) -> str:
     return f"{name} was {had}, now {want}"
 
 
-def check_inputs(job: Job, graph: Graph) -> None:
+def check_inputs(job: Job, graph: Graph, checksums: Checksums) -> None:
     """Refuse to start a job whose inputs are not there, or are not what the parameters ask for.
 
     An old result must never pass for a new one, by whatever way the files got here.
 
+    Args:
+        checksums: as `expected` has them.
+
     Raises:
         AgmError: naming the jobs that must run first.
     """
-    made_by = {path: each for each in graph.jobs for path in (each.index, *each.outputs)}
     problems: dict[str, str] = {}
-    checksums: Checksums = {}
     for path in (*job.inputs, *job.data):
-        maker = made_by.get(path)
+        maker = graph.makers.get(path)
         if maker is None and not path.exists():
             raise AgmError(f"An input of `{job.command}` is missing", where=path, fix=RAW_MISSING)
         if maker is None or maker.command in problems:

@@ -53,36 +53,34 @@ class Plan:
 def refresh(graph: Graph) -> Plan:
     """Bring the keys up to date with the files and the parameters."""
     checksums: dict[Path, str | None] = {}
-    made_by = _makers(graph)
-    waiting: set[Job] = set()
-    reasons = {}
+    wanted = {job: provenance.expected(job, graph.params, checksums) for job in graph.jobs}
+    there = {job: _there(job) for job in graph.jobs}
+    reasons = {job: reason for job in graph.jobs if (reason := provenance.changed(job, wanted[job]))}
+    missing = {job for job in graph.jobs if len(there[job]) < 2 + len(job.outputs)}
+    waiting = _with_followers(graph, missing | reasons.keys())
     for job in graph.jobs:
-        wanted = provenance.expected(job, graph.params, checksums)
-        there = [made for made in (job.index, job.record, *job.outputs) if os.path.lexists(made)]
-        reason = provenance.changed(job, wanted)
-        if reason:
-            reasons[job] = reason
-        whole = len(there) == 2 + len(job.outputs)
-        if reason or not whole or any(made_by.get(each) in waiting for each in job.inputs):
-            waiting.add(job)
-        _write(job, wanted, there if job in waiting else None)
+        _write(job, wanted[job], there[job] if job in waiting else None)
     return Plan(reasons, _files(waiting))
 
 
 def forced(graph: Graph, names: Collection[str]) -> set[str]:
     """The files that are made when the steps and files `names` are made anew, and all that follows from them."""
-    made_by = _makers(graph)
+    named = {job for job in graph.jobs if job.step in names or not _files([job]).isdisjoint(names)}
+    return _files(_with_followers(graph, named))
+
+
+def _with_followers(graph: Graph, jobs: Collection[Job]) -> set[Job]:
+    """The jobs, and all that follow from them."""
     waiting: set[Job] = set()
-    for job in graph.jobs:
-        named = job.step in names or any(str(path) in names for path in (job.index, *job.outputs))
-        if named or any(made_by.get(each) in waiting for each in job.inputs):
+    for job in graph.jobs:  # in the order of the DAG
+        if job in jobs or any(graph.makers.get(each) in waiting for each in job.inputs):
             waiting.add(job)
-    return _files(waiting)
+    return waiting
 
 
-def _makers(graph: Graph) -> dict[Path, Job]:
-    """Of each file the job that makes it."""
-    return {path: job for job in graph.jobs for path in (job.index, *job.outputs)}
+def _there(job: Job) -> list[Path]:
+    """What there is of the job's index, record and outputs."""
+    return [path for path in (job.index, job.record, *job.outputs) if os.path.lexists(path)]
 
 
 def _files(jobs: Collection[Job]) -> set[str]:
