@@ -19,7 +19,7 @@
 #   reports/                              the page, its tables and metrics                 rules/report.smk
 #
 # Content decides whether a job runs, not the times of files: every rule takes as an input its key, a small file that
-# src/agm/engines/keys.py makes new when the job's results are out of date.
+# src/agm/pipeline/dag/engines/keys.py makes new when the job's results are out of date.
 
 import sys
 from functools import cache
@@ -34,11 +34,12 @@ from snakemake.utils import min_version
 if Path("src/agm").is_dir():
     sys.path.insert(0, str(Path("src").absolute()))
 
-from agm import config, variables
-from agm.engines import exclusive, keys, tools
-from agm.graph import Graph
-from agm.ingest import raw
-from agm.terminal import harmless
+from agm.pipeline import config
+from agm.pipeline.runtime import variables
+from agm.pipeline.dag.engines import exclusive, keys, tools
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.steps.ingest import raw
+from agm.pipeline.runtime.terminal import harmless
 
 min_version("9.27")
 

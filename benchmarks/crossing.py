@@ -20,10 +20,11 @@ ROOT = Path(__file__).parent.parent
 FUSIONS = 2
 MAKE = """\
 import sys
-from agm import config, provenance
-from agm.files import replacing
-from agm.graph import Graph
-from agm.ingest import raw
+from agm.pipeline import config
+from agm.pipeline.dag import provenance
+from agm.pipeline.io.files import replacing
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.steps.ingest import raw
 
 params = config.load()
 list(raw.check(params))

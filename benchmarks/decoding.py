@@ -13,10 +13,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from agm.config.schema import AudioFeatures, FlowFeatures, VideoFeatures
-from agm.extract import audio, flow, video
-from agm.ingest.probe import probe
-from agm.source import Source
+from agm.pipeline.config.schema import AudioFeatures, FlowFeatures, VideoFeatures
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.extract import audio, flow, video
+from agm.pipeline.steps.ingest.probe import probe
 
 EVENLY = VideoFeatures(kind="video", frames=3)
 AT_A_RATE = VideoFeatures(kind="video", frames=8, rate=2)

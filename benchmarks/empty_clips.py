@@ -12,13 +12,13 @@ import argparse
 import torch
 from torch import Tensor
 
-from agm.config import schema
 from agm.methods import build_method
 from agm.models.encoders import build_encoder
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import Inputs, MultimodalModel, seed_for
-from agm.tensors import Feature
-from agm.train.loop import clip_gradients, gradient_norm
+from agm.pipeline.config import schema
+from agm.pipeline.io.tensors import Feature
+from agm.pipeline.steps.train.loop import clip_gradients, gradient_norm
 
 NUMBERS = {"vision": 37, "audio": 20, "text": 30}
 SIGN = {"vision": 0.1, "audio": 0.1, "text": 0.2}

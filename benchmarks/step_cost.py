@@ -22,14 +22,14 @@ import polars as pl
 import torch
 
 from agm import methods
-from agm.config import schema
-from agm.device import environment, prepare_device
 from agm.models.encoders import build_encoder
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import MultimodalModel, seed_for
-from agm.shard.stream import Batch
-from agm.tensors import Feature
-from agm.train.loop import Training
+from agm.pipeline.config import schema
+from agm.pipeline.io.tensors import Feature
+from agm.pipeline.runtime.device import environment, prepare_device
+from agm.pipeline.steps.shard.stream import Batch
+from agm.pipeline.steps.train.loop import Training
 
 SEED = 0
 FUSION = schema.LateConcat(name="late_concat")
@@ -110,8 +110,8 @@ def images(shapes: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, Feature]
 
 
 class RandomShards:
-    """Random clips in the place of the shards (`agm.shard.stream.Shards`), alike in every pass: what the steps and
-    `start_epoch` read."""
+    """Random clips in the place of the shards (`agm.pipeline.steps.shard.stream.Shards`), alike in every pass: what
+    the steps and `start_epoch` read."""
 
     def __init__(self, network: Network, batch: int) -> None:
         self.network, self.batch = network, batch

@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-from agm import config
-from agm.files import replacing
-from agm.report import drawing
-from agm.report.collect import collect
-from agm.report.drawing import Panel
-from agm.report.figures import phi_panels
-from agm.report.results import Results, tidy
+from agm.pipeline import config
+from agm.pipeline.io.files import replacing
+from agm.pipeline.steps.report import drawing
+from agm.pipeline.steps.report.collect import collect
+from agm.pipeline.steps.report.drawing import Panel
+from agm.pipeline.steps.report.figures import phi_panels
+from agm.pipeline.steps.report.results import Results, tidy
 
 WIDTH, HEIGHT, TITLE, GAP = 290, 82, 22, 12
 HEAD = """\

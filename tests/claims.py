@@ -3,9 +3,10 @@
 import json
 import sys
 
-from agm import cli, config, provenance
-from agm.graph import Graph
-from agm.ingest import raw
+from agm.pipeline import cli, config
+from agm.pipeline.dag import provenance
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.steps.ingest import raw
 
 
 def main() -> None:

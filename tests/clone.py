@@ -12,7 +12,7 @@ from forked import Forked
 ROOT = Path(__file__).parent.parent
 
 
-PROGRAMS = {"agm": "agm.cli", "dvc": "dvc", "snakemake": "snakemake"}
+PROGRAMS = {"agm": "agm.pipeline.cli", "dvc": "dvc", "snakemake": "snakemake"}
 
 
 class Clone:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from agm import config
-from agm.compose import compose
-from agm.graph import Graph
+from agm.pipeline import config
+from agm.pipeline.config.compose import compose
+from agm.pipeline.dag.graph import Graph
 from clone import ROOT
 from warm import Warm
 

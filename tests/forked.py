@@ -47,14 +47,14 @@ LIBRARIES = (
     "snakemake.api",
     "snakemake.workflow",
 )
-MODULES = {"agm": "agm.cli", "dvc": "dvc.cli", "snakemake": "snakemake.cli", "claims": "claims"}
+MODULES = {"agm": "agm.pipeline.cli", "dvc": "dvc.cli", "snakemake": "snakemake.cli", "claims": "claims"}
 CLIENT = """\
 #!{python} -IS
 import array, json, os, socket, sys
 name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
 if name == "python":
     place = arguments.index("-m") if "-m" in arguments else -1
-    known = {{"agm.cli": "agm", "dvc": "dvc", "snakemake": "snakemake"}}
+    known = {{"agm.pipeline.cli": "agm", "dvc": "dvc", "snakemake": "snakemake"}}
     if place < 0 or arguments[place + 1] not in known:
         os.execv({python!r}, [{python!r}, *arguments])
     name, arguments = known[arguments[place + 1]], arguments[place + 2:]

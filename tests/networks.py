@@ -5,11 +5,11 @@ from collections.abc import Generator
 import torch
 from torch import Tensor, nn
 
-from agm.config import schema
 from agm.methods import Method, Past, build_method
 from agm.models.encoders import Conv, Encoder, SequenceTransformer, Transformer
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import MultimodalModel
+from agm.pipeline.config import schema
 
 CLASSES = 4
 FUSIONS = {

@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from agm import cli, config
-from agm.compose import compose
-from agm.files import read_json
-from agm.graph import Graph
+from agm.pipeline import cli, config
+from agm.pipeline.config.compose import compose
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.io.files import read_json
 from clone import ROOT
 
 ANNOTATIONS = ROOT.parent / "shared/data/annotations"

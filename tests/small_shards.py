@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agm import tensors
-from agm.files import sha256
-from agm.tensors import Feature
+from agm.pipeline.io import tensors
+from agm.pipeline.io.files import sha256
+from agm.pipeline.io.tensors import Feature
 
 CLASSES = ["one", "two", "three"]
 FEATURES = {

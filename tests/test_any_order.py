@@ -50,8 +50,12 @@ PARAMETERS = {
 }
 # Places in the source and two texts for each; the second changes what is made, or, of a method, only its fingerprint.
 SOURCE = {
-    "page": ("src/agm/report/page.html.j2", "</html>", "<!-- edited --></html>"),
-    "scores": ("src/agm/evaluate/step.py", '"failed": failed,\n', '"failed": failed,\n        "edited": True,\n'),
+    "page": ("src/agm/pipeline/steps/report/page.html.j2", "</html>", "<!-- edited --></html>"),
+    "scores": (
+        "src/agm/pipeline/steps/evaluate/step.py",
+        '"failed": failed,\n',
+        '"failed": failed,\n        "edited": True,\n',
+    ),
     "method": ("src/agm/methods/agm.py", "\nclass ", "\nEDITED = True\n\n\nclass "),
 }
 GREYS = (0, 200)

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agm.config.schema import ArrayFeatures, Dataset
-from agm.errors import AgmError
-from agm.extract import array
-from agm.files import read_json
-from agm.ingest.adapters import differences, read
-from agm.media import Unusable
-from agm.source import Source
-from agm.tables import SPLITS
+from agm.pipeline.config.schema import ArrayFeatures, Dataset
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.files import read_json
+from agm.pipeline.io.media import Unusable
+from agm.pipeline.io.source import Source
+from agm.pipeline.io.tables import SPLITS
+from agm.pipeline.steps.extract import array
+from agm.pipeline.steps.ingest.adapters import differences, read
 from clone import ROOT
 from pipeline import Pipeline
 

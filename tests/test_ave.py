@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
-from agm.config.schema import Dataset, Split
-from agm.errors import AgmError
-from agm.ingest.adapters import differences, read
-from agm.ingest.adapters.ave import CATEGORIES
-from agm.ingest.clip import Clip
-from agm.tables import SPLITS
+from agm.pipeline.config.schema import Dataset, Split
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.tables import SPLITS
+from agm.pipeline.steps.ingest.adapters import differences, read
+from agm.pipeline.steps.ingest.adapters.ave import CATEGORIES
+from agm.pipeline.steps.ingest.clip import Clip
 from edits import edited
 from media import tone, write_video
 from pipeline import Pipeline, official

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from agm import cli, config
-from agm.compose import compose
-from agm.graph import Graph
+from agm.pipeline import cli, config
+from agm.pipeline.config.compose import compose
+from agm.pipeline.dag.graph import Graph
 from clone import ROOT
 
 pytestmark = pytest.mark.heavy

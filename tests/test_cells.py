@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agm import cli
-from agm.compose import compose
-from agm.config.schema import Dataset, Split
-from agm.errors import AgmError
-from agm.files import read_json
-from agm.ingest.adapters import read
-from agm.ingest.cell import MISSING, category, look_alikes, plain
-from agm.ingest.split import assign
+from agm.pipeline import cli
+from agm.pipeline.config.compose import compose
+from agm.pipeline.config.schema import Dataset, Split
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.files import read_json
+from agm.pipeline.steps.ingest.adapters import read
+from agm.pipeline.steps.ingest.cell import MISSING, category, look_alikes, plain
+from agm.pipeline.steps.ingest.split import assign
 from clone import ROOT
 
 INVISIBLE = ("\N{SOFT HYPHEN}", "\N{ZERO WIDTH SPACE}", "\N{ZERO WIDTH NO-BREAK SPACE}", "\N{RIGHT-TO-LEFT MARK}")

@@ -9,12 +9,13 @@ import pytest
 import torch
 import yaml
 
-from agm import cli, config, unfinished
-from agm.graph import Graph
-from agm.lock import alone
-from agm.train import watch
-from agm.train.loop import Training
-from agm.unfinished import CHECKPOINTS
+from agm.pipeline import cli, config
+from agm.pipeline.dag import unfinished
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.dag.unfinished import CHECKPOINTS
+from agm.pipeline.runtime.lock import alone
+from agm.pipeline.steps.train import watch
+from agm.pipeline.steps.train.loop import Training
 from small_shards import write_shards
 from test_train import PARAMS
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agm.config.schema import AudioFeatures, Dataset
-from agm.errors import AgmError
-from agm.extract import audio
-from agm.ingest.adapters import differences, read
-from agm.source import Source
+from agm.pipeline.config.schema import AudioFeatures, Dataset
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.extract import audio
+from agm.pipeline.steps.ingest.adapters import differences, read
 from edits import edited
 from media import tone, write_video, write_wav
 from pipeline import Pipeline

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from agm import code, config, fingerprints
-from agm.compose import compose
+from agm.pipeline import config
+from agm.pipeline.config.compose import compose
+from agm.pipeline.dag import code, fingerprints
 from clone import ROOT
 
 SOURCE = '''

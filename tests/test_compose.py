@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from agm import config, methods
-from agm.compose import compose
-from agm.config import schema
-from agm.errors import AgmError
+from agm import methods
+from agm.pipeline import config
+from agm.pipeline.config import schema
+from agm.pipeline.config.compose import compose
+from agm.pipeline.errors import AgmError
 from clone import ROOT, Clone
 
 GROUPS = ROOT / "params"

@@ -6,10 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from agm import cli
-from agm.datasets import cards
-from agm.ingest.adapters import find
-from agm.tables import QUARANTINE
+from agm.pipeline import cli
+from agm.pipeline.io.tables import QUARANTINE
+from agm.pipeline.steps.ingest.adapters import find
+from agm.pipeline.steps.ingest.datasets import cards
 from clone import ROOT
 
 CLIPS = ("1001_IEO_ANG_LO", "1001_IEO_HAP_LO", "1002_IEO_SAD_LO", "1003_TIE_NEU_XX")

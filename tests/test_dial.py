@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agm.cli import main
-from agm.compose import compose
-from agm.config.schema import Dial
-from agm.generate import dial
-from agm.generate.mp4 import encode
+from agm.pipeline.cli import main
+from agm.pipeline.config.compose import compose
+from agm.pipeline.config.schema import Dial
+from agm.pipeline.steps.generate import dial
+from agm.pipeline.steps.generate.mp4 import encode
 
 GROUPS = Path(__file__).parents[1] / "params"
 CLIPS = 40

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agm import config
-from agm.compose import compose
+from agm.pipeline import config
+from agm.pipeline.config.compose import compose
 from clone import ROOT
 
 # The page on methods adds one first: tests/test_adding_a_method.py does as it says.

@@ -168,13 +168,13 @@ def test_source(by_snakemake: Clone, tmp_path: Path) -> None:
         file.touch()
     assert not clone.planned() and not clone.changed(), "touched, and the same"
 
-    with open(clone.folder / "src/agm/evaluate/step.py", "a") as source:
+    with open(clone.folder / "src/agm/pipeline/steps/evaluate/step.py", "a") as source:
         source.write("# a comment\n")
-    (clone.folder / "src/agm/train/.step.py.swp").write_text("an editor")
+    (clone.folder / "src/agm/pipeline/steps/train/.step.py.swp").write_text("an editor")
     assert not clone.planned(), "the same source"
     assert stages_run(clone.dvc("repro")) == {"agm code"} and not clone.changed()
 
-    with open(clone.folder / "src/agm/evaluate/step.py", "a") as source:
+    with open(clone.folder / "src/agm/pipeline/steps/evaluate/step.py", "a") as source:
         source.write("CHANGE = 1\n")
     assert clone.planned() == EVALUATIONS | {"agm report"}
     assert clone.changed() == {"code"}
@@ -335,7 +335,7 @@ def edited(by_snakemake: Clone, tmp_path: Path) -> Clone:
     clone = by_snakemake.copy(tmp_path)
     clone.edit("params.yaml", "  name: demo\n", "  name: edits\n")
     clone.snakemake()
-    with open(clone.folder / "src/agm/evaluate/step.py", "a") as source:
+    with open(clone.folder / "src/agm/pipeline/steps/evaluate/step.py", "a") as source:
         source.write("# a thought\n")
     (clone.folder / "notes.md").write_text("a plan")
     (clone.folder / "README.md").unlink()
@@ -352,7 +352,7 @@ def test_record_beside_another_git(edited: Clone) -> None:
     assert "D  README.md" in edited.run("git", "status", "--porcelain"), "what was staged is staged"
     # What it saved is what was there.
     assert "a thought" in edited.run(
-        "git", "show", "refs/exps/" + reference(edited, "beside") + ":src/agm/evaluate/step.py"
+        "git", "show", "refs/exps/" + reference(edited, "beside") + ":src/agm/pipeline/steps/evaluate/step.py"
     )
 
 
@@ -392,7 +392,7 @@ def test_record_killed_at_any_moment(edited: Clone) -> None:
 def test_an_environment_of_another_folder(by_snakemake: Clone, tmp_path: Path) -> None:
     """A clone in which the environment of another one is active runs its own source."""
     clone = Clone(by_snakemake.copy(tmp_path).folder)
-    clone.edit("src/agm/report/step.py", "def run(", 'print("of this folder")\n\n\ndef run(')
+    clone.edit("src/agm/pipeline/steps/report/step.py", "def run(", 'print("of this folder")\n\n\ndef run(')
     foreign = {"PYTHONPATH": ""}
     plan = clone.run(sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", **foreign)
     assert "agm report" in plan and "the source of the step 'report' has changed" in plan
@@ -403,7 +403,7 @@ def test_an_environment_of_another_folder(by_snakemake: Clone, tmp_path: Path) -
 
 def test_a_task_of_the_queue_runs_its_own_source(by_snakemake: Clone, tmp_path: Path) -> None:
     clone = Clone(by_snakemake.copy(tmp_path).folder)
-    step = clone.folder / "src/agm/report/step.py"
+    step = clone.folder / "src/agm/pipeline/steps/report/step.py"
     source = step.read_text()
     step.write_text(source.replace("def run(", 'print("of the task")\n\n\ndef run('))
     clone.dvc("exp", "run", "--queue", "--name", "task")

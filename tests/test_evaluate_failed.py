@@ -12,11 +12,12 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from agm import cli, config, provenance
-from agm.files import checksums, read_json, write_json
-from agm.graph import Graph
-from agm.tables import QUARANTINE
-from agm.train.loop import Training
+from agm.pipeline import cli, config
+from agm.pipeline.dag import provenance
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.io.files import checksums, read_json, write_json
+from agm.pipeline.io.tables import QUARANTINE
+from agm.pipeline.steps.train.loop import Training
 from small_shards import CLASSES, ROWS, write_shards
 from test_train import PARAMS
 

@@ -10,17 +10,18 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from agm import cli, config, methods
-from agm.config import schema
-from agm.errors import AgmError, Stopped
-from agm.graph import Graph
+from agm import methods
 from agm.models.encoders import SequenceTransformer, Transformer
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import MultimodalModel
-from agm.train import loop
-from agm.train import step as train_step
-from agm.train.checkpoint import Checkpoints
-from agm.train.watch import Signals, Watch
+from agm.pipeline import cli, config
+from agm.pipeline.config import schema
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.errors import AgmError, Stopped
+from agm.pipeline.steps.train import loop
+from agm.pipeline.steps.train import step as train_step
+from agm.pipeline.steps.train.checkpoint import Checkpoints
+from agm.pipeline.steps.train.watch import Signals, Watch
 from by_hand import Clips, gradients
 from clone import ROOT
 from networks import small_batch

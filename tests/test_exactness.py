@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agm import cli, code, config, provenance
-from agm.compose import compose
-from agm.evaluate import forward
-from agm.extract import step as extract_step
-from agm.files import read_json
-from agm.graph import Graph
-from agm.ingest import raw
-from agm.source import Source
+from agm.pipeline import cli, config
+from agm.pipeline.config.compose import compose
+from agm.pipeline.dag import code, provenance
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.io.files import read_json
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.evaluate import forward
+from agm.pipeline.steps.extract import step as extract_step
+from agm.pipeline.steps.ingest import raw
 from clone import ROOT
 from media import tone, write_image, write_wav
 from pipeline import TINY

@@ -20,18 +20,19 @@ import torch
 import yaml
 from PIL import Image
 
-from agm import config, tensors
-from agm.config.schema import AudioFeatures, ImageFeatures, Limits, TextFeatures, VideoFeatures
-from agm.errors import AgmError
-from agm.extract import audio, image, picture, step, text, times, video
-from agm.files import sha256, write_json
-from agm.graph import Graph
-from agm.ingest.raw import ask, identities
-from agm.limits import under
-from agm.media import Unusable, opened
-from agm.parallel import parallel_map
-from agm.source import STRUCT, Source
-from agm.tensors import Feature
+from agm.pipeline import config
+from agm.pipeline.config.schema import AudioFeatures, ImageFeatures, Limits, TextFeatures, VideoFeatures
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io import tensors
+from agm.pipeline.io.files import sha256, write_json
+from agm.pipeline.io.limits import under
+from agm.pipeline.io.media import Unusable, opened
+from agm.pipeline.io.source import STRUCT, Source
+from agm.pipeline.io.tensors import Feature
+from agm.pipeline.runtime.parallel import parallel_map
+from agm.pipeline.steps.extract import audio, image, picture, step, text, times, video
+from agm.pipeline.steps.ingest.raw import ask, identities
 from media import STEP, levels, tone, write_image, write_video, write_wav
 
 CLIPS = Path(__file__).parents[2] / "shared" / "data" / "clips"

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from agm import code
-from agm.graph import Job
-from agm.unfinished import ORIGIN
+from agm.pipeline.dag import code
+from agm.pipeline.dag.graph import Job
+from agm.pipeline.dag.unfinished import ORIGIN
 from finished import Finished
 from warm import Ended, Write
 

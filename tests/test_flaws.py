@@ -7,13 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from agm import cli
-from agm.config.schema import ArrayFeatures, Limits, SequenceFeatures
-from agm.extract import array, audio, sequence
-from agm.extract.step import CONSTANT, _tensor
-from agm.files import read_json
-from agm.ingest.flaws import flaw
-from agm.source import Source
+from agm.pipeline import cli
+from agm.pipeline.config.schema import ArrayFeatures, Limits, SequenceFeatures
+from agm.pipeline.io.files import read_json
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.extract import array, audio, sequence
+from agm.pipeline.steps.extract.step import CONSTANT, _tensor
+from agm.pipeline.steps.ingest.flaws import flaw
 from media import tone, write_image, write_video, write_wav
 from pipeline import STEPS, Pipeline
 

@@ -15,15 +15,15 @@ from torchaudio import pipelines
 from torchaudio.models import wav2vec2_model
 from torchvision import models
 
-from agm.config.schema import AudioFeatures, ImageFeatures, VideoFeatures
-from agm.errors import AgmError
-from agm.extract import image, step
-from agm.extract.pretrained import vision, weights
-from agm.extract.recipe import Recipe, recipe
-from agm.files import read_json, sha256
-from agm.media import Unusable
-from agm.source import Source
-from agm.tensors import Feature
+from agm.pipeline.config.schema import AudioFeatures, ImageFeatures, VideoFeatures
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.files import read_json, sha256
+from agm.pipeline.io.media import Unusable
+from agm.pipeline.io.source import Source
+from agm.pipeline.io.tensors import Feature
+from agm.pipeline.steps.extract import image, step
+from agm.pipeline.steps.extract.pretrained import vision, weights
+from agm.pipeline.steps.extract.recipe import Recipe, recipe
 from media import tone, write_image, write_video, write_wav
 from pipeline import Pipeline
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from agm.attribution import mono_modal_responses
-from agm.config import schema
 from agm.models.encoders import Identity, SequenceTransformer
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import MultimodalModel
+from agm.pipeline.config import schema
 from by_hand import agm_equals_the_reference, close
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 from plain import attention, both_ways, linear, normal

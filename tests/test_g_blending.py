@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from agm.errors import AgmError
 from agm.methods import Past, find
+from agm.pipeline.errors import AgmError
 from by_hand import close, gradients, softmax, step_of
 from networks import FUSIONS, small_batch, small_method, small_model
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agm.config.schema import TextFeatures
-from agm.errors import AgmError
-from agm.extract.recipe import Recipe, recipe
-from agm.media import Unusable
-from agm.source import Source
-from agm.tensors import Feature
+from agm.pipeline.config.schema import TextFeatures
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.media import Unusable
+from agm.pipeline.io.source import Source
+from agm.pipeline.io.tensors import Feature
+from agm.pipeline.steps.extract.recipe import Recipe, recipe
 
 # As in the file of 840 billion tokens: a token that holds spaces, one of them beginning like a word of ours.
 LINES = [

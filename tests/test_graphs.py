@@ -1,4 +1,5 @@
-"""One DAG, stated three times: `agm.graph`, Snakemake's rules and DVC's stages hold the same jobs, word for word."""
+"""One DAG, stated three times: `agm.pipeline.dag.graph`, Snakemake's rules and DVC's stages hold the same jobs, word
+for word."""
 
 import ast
 import re
@@ -8,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from agm import code, config
-from agm.cli import STEPS
-from agm.engines import keys
-from agm.fingerprints import FOLDER
-from agm.graph import MANY, Graph, Job
+from agm.pipeline import config
+from agm.pipeline.cli import STEPS
+from agm.pipeline.dag import code
+from agm.pipeline.dag.engines import keys
+from agm.pipeline.dag.fingerprints import FOLDER
+from agm.pipeline.dag.graph import MANY, Graph, Job
 from clone import ROOT, Clone
 
 STUDIES = {
@@ -127,19 +129,19 @@ def test_jobs_come_after_what_they_read(study: Study) -> None:
 # What carries data, messages and parameters, and decides no result.
 CARRIERS = {
     "agm",
-    "agm.cli",
-    "agm.code",
-    "agm.errors",
-    "agm.files",
-    "agm.graph",
-    "agm.lease",
-    "agm.lock",
-    "agm.parallel",
-    "agm.progress",
-    "agm.provenance",
-    "agm.store",
-    "agm.unfinished",
-    "agm.variables",
+    "agm.pipeline.cli",
+    "agm.pipeline.dag.code",
+    "agm.pipeline.errors",
+    "agm.pipeline.io.files",
+    "agm.pipeline.dag.graph",
+    "agm.pipeline.runtime.lease",
+    "agm.pipeline.runtime.lock",
+    "agm.pipeline.runtime.parallel",
+    "agm.pipeline.runtime.progress",
+    "agm.pipeline.dag.provenance",
+    "agm.pipeline.dag.store",
+    "agm.pipeline.dag.unfinished",
+    "agm.pipeline.runtime.variables",
 }
 
 
@@ -169,7 +171,7 @@ def imports(module: str) -> frozenset[str]:
 
 def decides(module: str) -> bool:
     """Whether a module can decide a result: not a carrier, and more than a docstring."""
-    carrier = module in CARRIERS or module.startswith("agm.config")
+    carrier = module in CARRIERS or module.startswith("agm.pipeline.config")
     return not carrier and len(ast.parse(source(module).read_text()).body) > 1
 
 
@@ -188,4 +190,4 @@ def test_code_lists_what_a_step_imports(step: str) -> None:
     assert all(each.exists() for each in listed)
     missing = {name for name in seen if decides(name) and not any(source(name).is_relative_to(each) for each in listed)}
     assert all(any(source(name).is_relative_to(each) for name in seen) for each in listed), "more than it imports"
-    assert not missing, "a change in these would go unseen: add them to agm.code.STEPS"
+    assert not missing, "a change in these would go unseen: add them to agm.pipeline.dag.code.STEPS"

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
 from agm.methods import Method
 from agm.models.encoders import Conv, Encoder, OverFrames, ResNet18, Transformer
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import MultimodalModel
+from agm.pipeline.config import schema
 from by_hand import Clips, close
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 from plain import linear

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
 from agm.methods import Network, find, typed
 from agm.methods.inforeg import growth
+from agm.pipeline.config import schema
 from by_hand import after_pass, close, gradients, own_logits, own_scores, step_of
 from networks import FUSIONS, small_batch, small_method, small_model
 

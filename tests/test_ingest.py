@@ -15,21 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from agm.cli import main
-from agm.compose import compose
-from agm.config.schema import Dataset, Split, VideoFeatures
-from agm.errors import AgmError
-from agm.extract import audio
-from agm.extract.video import load as pictures
-from agm.files import digest, read_json
-from agm.ingest.adapters import find, read
-from agm.ingest.clip import Clip
-from agm.ingest.listing import look
-from agm.ingest.probe import Unusable, probe
-from agm.ingest.split import assign, order
-from agm.ingest.step import class_names
-from agm.source import Source
-from agm.tables import SPLITS
+from agm.pipeline.cli import main
+from agm.pipeline.config.compose import compose
+from agm.pipeline.config.schema import Dataset, Split, VideoFeatures
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.files import digest, read_json
+from agm.pipeline.io.source import Source
+from agm.pipeline.io.tables import SPLITS
+from agm.pipeline.steps.extract import audio
+from agm.pipeline.steps.extract.video import load as pictures
+from agm.pipeline.steps.ingest.adapters import find, read
+from agm.pipeline.steps.ingest.clip import Clip
+from agm.pipeline.steps.ingest.listing import look
+from agm.pipeline.steps.ingest.probe import Unusable, probe
+from agm.pipeline.steps.ingest.split import assign, order
+from agm.pipeline.steps.ingest.step import class_names
 from edits import edited
 from media import levels, tone, write_image, write_video, write_wav
 
@@ -67,7 +67,7 @@ def test_every_adapter_of_the_schema_exists():
     names = set(Dataset.model_fields["adapter"].annotation.__args__)
     for name in names:
         assert find(name).clips
-    files = (REPOSITORY / "src/agm/ingest/adapters").glob("*.py")
+    files = (REPOSITORY / "src/agm/pipeline/steps/ingest/adapters").glob("*.py")
     assert {file.stem for file in files if "\nADAPTER = " in file.read_text()} == names
 
 
@@ -504,7 +504,11 @@ def test_unusable_files_and_their_reasons(tmp_path, capfd):
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "AGM_WORKERS": "2"}
     return subprocess.run(
-        [sys.executable, "-m", "agm.cli", *arguments], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "agm.pipeline.cli", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from agm import cli
-from agm.files import read_json, write_json
-from agm.inspect import duplicates as searching
-from agm.inspect import step
-from agm.inspect.duplicates import EVERY, duplicates, findings, summary
-from agm.inspect.sheet import Shown, draw
-from agm.inspect.signature import Signatures, Signer
-from agm.inspect.step import choose, durations
-from agm.inspect.transcript import Transcript
-from agm.tensors import Feature
+from agm.pipeline import cli
+from agm.pipeline.io.files import read_json, write_json
+from agm.pipeline.io.tensors import Feature
+from agm.pipeline.steps.inspect import duplicates as searching
+from agm.pipeline.steps.inspect import step
+from agm.pipeline.steps.inspect.duplicates import EVERY, duplicates, findings, summary
+from agm.pipeline.steps.inspect.sheet import Shown, draw
+from agm.pipeline.steps.inspect.signature import Signatures, Signer
+from agm.pipeline.steps.inspect.step import choose, durations
+from agm.pipeline.steps.inspect.transcript import Transcript
 from media import tone, write_image, write_wav
 from pipeline import STEPS, Pipeline
 

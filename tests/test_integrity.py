@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agm.graph import Job
+from agm.pipeline.dag.graph import Job
 from finished import Finished
 
 TINY = [

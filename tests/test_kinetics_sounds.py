@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from agm.compose import compose
-from agm.config import load
-from agm.config.schema import Dataset, Split
-from agm.errors import AgmError
-from agm.ingest.adapters import differences, read
+from agm.pipeline.config import load
+from agm.pipeline.config.compose import compose
+from agm.pipeline.config.schema import Dataset, Split
+from agm.pipeline.errors import AgmError
+from agm.pipeline.steps.ingest.adapters import differences, read
 from clone import ROOT
 from edits import edited
 from media import tone, write_video

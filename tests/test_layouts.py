@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from agm import cli, datasets
-from agm.compose import compose
-from agm.config import load
-from agm.errors import AgmError
-from agm.files import read_json
-from agm.ingest.adapters import find, read
-from agm.ingest.clip import Clip
-from agm.ingest.listing import locate
-from agm.ingest.locate import elsewhere
-from agm.source import Source
+from agm.pipeline import cli
+from agm.pipeline.config import load
+from agm.pipeline.config.compose import compose
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.files import read_json
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.ingest import datasets
+from agm.pipeline.steps.ingest.adapters import find, read
+from agm.pipeline.steps.ingest.clip import Clip
+from agm.pipeline.steps.ingest.listing import locate
+from agm.pipeline.steps.ingest.locate import elsewhere
 from clone import ROOT
 from media import tone, write_video
 from pipeline import Pipeline

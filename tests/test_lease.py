@@ -18,15 +18,15 @@ from typing import IO
 
 import pytest
 
-from agm import lease, lock
-from agm.errors import AgmError
+from agm.pipeline.errors import AgmError
+from agm.pipeline.runtime import lease, lock
 from clone import ROOT, Clone
 
 PAIR = "cpu:0,cpu:1"
 # Takes leases again and again, and each time writes a file for each device: a second holder finds it there.
 WORKER = """
 import os, random, sys, time
-from agm import lease, lock
+from agm.pipeline.runtime import lease, lock
 count, rounds, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 for _ in range(rounds):
     held = lease.take(count)
@@ -43,7 +43,7 @@ print("done")
 # Takes a lease, says on which devices, and keeps it until it is killed.
 HOLDER = """
 import subprocess, sys, time, os
-from agm import lease, lock
+from agm.pipeline.runtime import lease, lock
 held = lease.take(int(sys.argv[1]))
 child = None
 if "with-children" in sys.argv:
@@ -232,7 +232,9 @@ def test_leases_are_of_the_device_that_is_meant(machine: Path, monkeypatch: pyte
 
 
 def test_counting_gpus_does_not_import_torch() -> None:
-    program = "import sys; from agm.engines.local import *; gpus(); resources(); print('torch' in sys.modules)"
+    program = (
+        "import sys; from agm.pipeline.dag.engines.local import *; gpus(); resources(); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agm.train.loop import select_epoch
-from agm.train.meter import Meter
+from agm.pipeline.steps.train.loop import select_epoch
+from agm.pipeline.steps.train.meter import Meter
 
 pytestmark = pytest.mark.numerical
 

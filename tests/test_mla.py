@@ -8,11 +8,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from agm.attribution import mono_modal_responses
-from agm.config import schema
 from agm.methods import Network, find
 from agm.models.encoders import Conv, Transformer
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import MultimodalModel
+from agm.pipeline.config import schema
 from by_hand import Clips, close, softmax
 from networks import CLASSES, FUSIONS, NAMES, WithDropout, small_batch, small_method
 from test_synchronisation import Refusing, RefusingConstants

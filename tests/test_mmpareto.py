@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from agm.train.loop import compile_parts
+from agm.pipeline.steps.train.loop import compile_parts
 from by_hand import close, gradients, step_of
 from networks import small_batch, small_method, small_model
 

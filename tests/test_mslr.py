@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
 from agm.methods import Network, find, typed
 from agm.methods.mslr import validation_figures
+from agm.pipeline.config import schema
 from by_hand import Clips, close, gradients, own_logits, plain_step, softmax, step_of
 from networks import FUSIONS, small_batch, small_method, small_model
 

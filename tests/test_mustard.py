@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agm.config.schema import Dataset, Split
-from agm.errors import AgmError
-from agm.ingest.adapters import differences, read
-from agm.ingest.split import assign
-from agm.source import Source
+from agm.pipeline.config.schema import Dataset, Split
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.ingest.adapters import differences, read
+from agm.pipeline.steps.ingest.split import assign
 from edits import edited
 from media import tone, write_video
 from pipeline import Pipeline, official

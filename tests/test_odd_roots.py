@@ -3,10 +3,10 @@
 import pytest
 import yaml
 
-from agm.compose import compose
-from agm.config import load
-from agm.errors import AgmError
-from agm.files import read_json
+from agm.pipeline.config import load
+from agm.pipeline.config.compose import compose
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.files import read_json
 from clone import ROOT, Clone
 
 GROUPS = ROOT / "params"

@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from agm import packed
-from agm.config.schema import SequenceFeatures
-from agm.extract import sequence
-from agm.ingest.probe import Media, probe
-from agm.media import Unusable
-from agm.source import Source
+from agm.pipeline.config.schema import SequenceFeatures
+from agm.pipeline.io import packed
+from agm.pipeline.io.media import Unusable
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.extract import sequence
+from agm.pipeline.steps.ingest.probe import Media, probe
 
 ROWS = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
 

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from agm.errors import AgmError
-from agm.parallel import parallel_map
+from agm.pipeline.errors import AgmError
+from agm.pipeline.runtime.parallel import parallel_map
 
 ITEMS = list(range(40))
 

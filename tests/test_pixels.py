@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from agm.config.schema import FlowFeatures, ImageFeatures, VideoFeatures
-from agm.extract import flow, image, picture, video
-from agm.extract.pretrained import vision
-from agm.extract.step import _tensor
-from agm.ingest.clip import Clip
-from agm.ingest.probe import Media, probe, probe_clip
-from agm.limits import Limits, Unusable
-from agm.source import Source
+from agm.pipeline.config.schema import FlowFeatures, ImageFeatures, VideoFeatures
+from agm.pipeline.io.limits import Limits, Unusable
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.extract import flow, image, picture, video
+from agm.pipeline.steps.extract.pretrained import vision
+from agm.pipeline.steps.extract.step import _tensor
+from agm.pipeline.steps.ingest.clip import Clip
+from agm.pipeline.steps.ingest.probe import Media, probe, probe_clip
 from media import write_image
 
 EMOJI = Path(__file__).parents[2] / "shared" / "data" / "emoji"

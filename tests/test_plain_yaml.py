@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agm.config import read
-from agm.config.plain import parse
-from agm.errors import AgmError
+from agm.pipeline.config import read
+from agm.pipeline.config.plain import parse
+from agm.pipeline.errors import AgmError
 from clone import ROOT
 
 PIECES = [

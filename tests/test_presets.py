@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from agm import config, methods
-from agm.compose import compose
-from agm.config import Params
-from agm.extract import array, audio, image, sequence, video
+from agm import methods
 from agm.methods import build_method
 from agm.models import MultimodalModel, build_joint
-from agm.tensors import Feature
+from agm.pipeline import config
+from agm.pipeline.config import Params
+from agm.pipeline.config.compose import compose
+from agm.pipeline.io.tensors import Feature
+from agm.pipeline.steps.extract import array, audio, image, sequence, video
 from clone import ROOT
 
 MAKERS = {

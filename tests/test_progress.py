@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from agm import progress
+from agm.pipeline.runtime import progress
 
 
 def test_a_log_says_how_long_the_rest_will_take(

@@ -16,8 +16,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from agm import cli, config
-from agm.graph import Graph, Job
+from agm.pipeline import cli, config
+from agm.pipeline.dag.graph import Graph, Job
 from small_shards import write_shards
 from test_train import PARAMS
 
@@ -45,7 +45,7 @@ def configure(processes: int, **trainer: object) -> Graph:
 
 def start(job: Job) -> subprocess.Popen[str]:
     """The command, with as many processes as params.yaml says."""
-    command = [sys.executable, "-m", "agm.cli", *job.command.split()[1:]]
+    command = [sys.executable, "-m", "agm.pipeline.cli", *job.command.split()[1:]]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 

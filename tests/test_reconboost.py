@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from agm.config import schema
 from agm.methods import Network, find, typed
 from agm.methods.method import Batch
-from agm.train.loop import Training
+from agm.pipeline.config import schema
+from agm.pipeline.steps.train.loop import Training
 from by_hand import close, plain_step, softmax
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 

@@ -9,10 +9,10 @@ import torch
 from sklearn.cluster import KMeans
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
 from agm.methods.method import Batch
 from agm.methods.relearning import purity
-from agm.train.loop import Training
+from agm.pipeline.config import schema
+from agm.pipeline.steps.train.loop import Training
 from by_hand import Clips, close, gradients, plain_step, step_of
 from networks import CLASSES, small_batch, small_method, small_model
 

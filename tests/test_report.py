@@ -15,11 +15,12 @@ import pytest
 import yaml
 from scipy import stats
 
-from agm import cli, config, provenance
-from agm.files import checksums, read_json, write_json
-from agm.graph import Graph, Job
-from agm.report import figures, tables
-from agm.report.collect import collect
+from agm.pipeline import cli, config
+from agm.pipeline.dag import provenance
+from agm.pipeline.dag.graph import Graph, Job
+from agm.pipeline.io.files import checksums, read_json, write_json
+from agm.pipeline.steps.report import figures, tables
+from agm.pipeline.steps.report.collect import collect
 from whole import whole
 
 KINDS = {"video": "video", "audio": "audio", "text": "text", "image": "image"}
@@ -382,7 +383,7 @@ def test_page_says_when_the_test_split_is_too_small_for_d(monkeypatch: pytest.Mo
     Made(parameters())
     said = "The test split has 15 clips for 5 classes: with fewer than 10 clips for each class d comes out too low"
     assert said in report()
-    monkeypatch.setattr("agm.report.page.ENOUGH_CLIPS", 3)
+    monkeypatch.setattr("agm.pipeline.steps.report.page.ENOUGH_CLIPS", 3)
     assert "The test split has" not in report()
 
 

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from agm import cli, config
-from agm.evaluate import step as evaluate_step
-from agm.evaluate.permute import permutations
-from agm.graph import Graph, Job
 from agm.metrics.classification import accuracy
 from agm.metrics.intervals import bootstrap_share
 from agm.metrics.responses import Centre, constant_share
-from agm.shard.stream import Shards
+from agm.pipeline import cli, config
+from agm.pipeline.dag.graph import Graph, Job
+from agm.pipeline.steps.evaluate import step as evaluate_step
+from agm.pipeline.steps.evaluate.permute import permutations
+from agm.pipeline.steps.shard.stream import Shards
 from small_shards import write_shards
 from test_train import PARAMS
 

@@ -13,12 +13,12 @@ import torch
 import yaml
 from torch import nn
 
-from agm import cli, config
-from agm.graph import Graph, Job
 from agm.methods.method import Data
-from agm.train import watch
-from agm.train.loop import Training
-from agm.train.validate import validate
+from agm.pipeline import cli, config
+from agm.pipeline.dag.graph import Graph, Job
+from agm.pipeline.steps.train import watch
+from agm.pipeline.steps.train.loop import Training
+from agm.pipeline.steps.train.validate import validate
 from small_shards import write_shards
 from test_train import PARAMS
 
@@ -188,10 +188,10 @@ def test_a_signal_in_the_validation(folder: Path, undisturbed: Undisturbed, monk
         os.kill(os.getpid(), signal.SIGTERM)
         return validate(model, data, between_batches)
 
-    monkeypatch.setattr("agm.train.loop.validate", signalled)
+    monkeypatch.setattr("agm.pipeline.steps.train.loop.validate", signalled)
     assert cli.main(list(JOB)) == 128 + signal.SIGTERM
     (kept,) = Path(".cache/train").glob("*/*.safetensors")
     assert kept.name.startswith("step-00000-000005-")
-    monkeypatch.setattr("agm.train.loop.validate", validate)
+    monkeypatch.setattr("agm.pipeline.steps.train.loop.validate", validate)
     run_both()
     assert results() == undisturbed[1]

@@ -10,19 +10,19 @@ import pytest
 import torch
 import yaml
 
-from agm import cli, config
-from agm.config.schema import SequenceFeatures
-from agm.errors import AgmError
-from agm.extract import sequence
-from agm.ingest.probe import Media, probe
-from agm.media import Unusable
 from agm.models import MultimodalModel
 from agm.models.encoders import Identity, build_encoder
 from agm.models.fusion import build_fusion
-from agm.shard.statistics import Moments
-from agm.shard.stream import Shards
-from agm.source import Source
-from agm.tensors import Feature
+from agm.pipeline import cli, config
+from agm.pipeline.config.schema import SequenceFeatures
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.media import Unusable
+from agm.pipeline.io.source import Source
+from agm.pipeline.io.tensors import Feature
+from agm.pipeline.steps.extract import sequence
+from agm.pipeline.steps.ingest.probe import Media, probe
+from agm.pipeline.steps.shard.statistics import Moments
+from agm.pipeline.steps.shard.stream import Shards
 from whole import whole
 
 pytestmark = pytest.mark.numerical

@@ -16,14 +16,15 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agm import config, files, tensors
-from agm.errors import AgmError
-from agm.files import checksums, read_json, sha256, write_json
-from agm.graph import Graph
-from agm.shard import step, stream
-from agm.shard.statistics import Moments
-from agm.shard.stream import Shards
-from agm.tensors import Feature
+from agm.pipeline import config
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io import files, tensors
+from agm.pipeline.io.files import checksums, read_json, sha256, write_json
+from agm.pipeline.io.tensors import Feature
+from agm.pipeline.steps.shard import step, stream
+from agm.pipeline.steps.shard.statistics import Moments
+from agm.pipeline.steps.shard.stream import Shards
 
 FEATURES = {
     "video": Feature("video", "uint8", (2, 3, 4, 4)),

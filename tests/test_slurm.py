@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agm import config
-from agm.graph import Graph
-from agm.unfinished import checkpoint_folder
+from agm.pipeline import config
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.dag.unfinished import checkpoint_folder
 from clone import Clone
 from slurm import NODES, Slurm, missing, wait_for
 from test_engines import JOBS, TINY

@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 import snakemake_executor_plugin_slurm as plugin
 
-from agm.engines import slurm
-from agm.errors import AgmError
+from agm.pipeline.dag.engines import slurm
+from agm.pipeline.errors import AgmError
 from clone import Clone
 
 SBATCH = """\
 #!/usr/bin/env python3
 import base64, json, os, re, sys, zlib
 from pathlib import Path
-from agm import config
+from agm.pipeline import config
 from stand_in import make
-from agm.graph import Graph
+from agm.pipeline.dag.graph import Graph
 
 first = next(word for word in sys.argv if word.startswith("--wrap="))
 others = re.search(r"--slurm-jobstep-array-execs='?([\\w+/=]+)", first)
@@ -39,10 +39,11 @@ Path(os.environ["SUBMISSIONS"], f"{os.getpid()}.json").write_text(json.dumps([st
 print(os.getpid())
 """
 STAND_IN = """\
-from agm import config, provenance
-from agm.files import replacing
-from agm.graph import Graph
-from agm.ingest import raw
+from agm.pipeline import config
+from agm.pipeline.dag import provenance
+from agm.pipeline.io.files import replacing
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.steps.ingest import raw
 
 PARAMS = config.load()
 

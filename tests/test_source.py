@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from agm.config.schema import AudioFeatures, VideoFeatures
-from agm.extract import audio, video
-from agm.ingest.probe import Media, probe
-from agm.media import Unusable
-from agm.source import STRUCT, Source
+from agm.pipeline.config.schema import AudioFeatures, VideoFeatures
+from agm.pipeline.io.media import Unusable
+from agm.pipeline.io.source import STRUCT, Source
+from agm.pipeline.steps.extract import audio, video
+from agm.pipeline.steps.ingest.probe import Media, probe
 from media import levels, tone, write_video, write_wav
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agm import cli, config, progress, terminal, variables
-from agm.engines import keys, repository
-from agm.errors import AgmError, of_system
-from agm.graph import Graph
+from agm.pipeline import cli, config
+from agm.pipeline.dag.engines import keys, repository
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.errors import AgmError, of_system
+from agm.pipeline.runtime import progress, terminal, variables
 from clone import ROOT, Clone
 from small_shards import write_shards
 from test_train import PARAMS
@@ -60,7 +61,8 @@ def test_a_pipe_that_nobody_reads() -> None:
 
 
 def test_a_log_that_nobody_reads_does_not_end_the_work() -> None:
-    program = "from agm.progress import say; import time; say('a'); time.sleep(.5); say('b'); say('c'); print('done')"
+    imports = "import time; from agm.pipeline.runtime.progress import say"
+    program = f"{imports}; say('a'); time.sleep(.5); say('b'); say('c'); print('done')"
     done = shell(f'{sys.executable} -c "{program}" 2> >(head -1 >/dev/null)')
     assert (done.returncode, done.stdout) == (0, "done\n")
 
@@ -140,7 +142,7 @@ def test_a_temporary_folder_of_a_long_name_or_none(tmp_path: Path, name: str) ->
     folder = tmp_path / name
     if name != "absent":
         folder.mkdir()
-    program = "from agm.parallel import parallel_map; print(*parallel_map(abs, range(20), 'work'))"
+    program = "from agm.pipeline.runtime.parallel import parallel_map; print(*parallel_map(abs, range(20), 'work'))"
     done = shell(f'{sys.executable} -c "{program}"', TMPDIR=str(folder), AGM_WORKERS="2")
     assert done.stdout == f"{' '.join(map(str, range(20)))}\n", done.stderr
 
@@ -197,7 +199,8 @@ def test_without_git(clone: Clone) -> None:
     with pytest.raises(AgmError, match="git cannot be used here") as error:
         repository.check(Graph(config.load()))
     assert error.value.fix.startswith("`git init`, or `dvc config --local core.no_scm true`")
-    program = "from agm import config; from agm.engines.exclusive import *; hold(Graph(config.load())); print('held')"
+    imports = "from agm.pipeline import config; from agm.pipeline.dag.engines.exclusive import *"
+    program = f"{imports}; hold(Graph(config.load())); print('held')"
     assert clone.run(sys.executable, "-c", program) == "held\n", "Snakemake does without"
     clone.dvc("config", "--local", "core.no_scm", "true")
     assert "recorded 4 of " in clone.agm("record")
@@ -298,7 +301,7 @@ def test_keys_of_another_user(shared: Path) -> None:
 
 @root_only
 def test_the_lock_of_another_user(shared: Path) -> None:
-    from agm.lock import alone
+    from agm.pipeline.runtime.lock import alone
 
     before = os.umask(0o077)
     try:

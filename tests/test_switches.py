@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from agm import config
-from agm.graph import Graph
-from agm.train import step as train_step
+from agm.pipeline import config
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.steps.train import step as train_step
 from small_shards import write_shards
 from test_train import PARAMS
 

@@ -12,11 +12,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from agm import methods
-from agm.config import schema
 from agm.methods.method import Batch
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import MultimodalModel
-from agm.train.loop import Training
+from agm.pipeline.config import schema
+from agm.pipeline.steps.train.loop import Training
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 
 COUNT = 3

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from agm.config.schema import Dataset
-from agm.encoding import as_text
-from agm.errors import AgmError
-from agm.extract import text
-from agm.ingest.adapters import read
-from agm.ingest.listing import look
-from agm.ingest.probe import probe
-from agm.ingest.table import rows
-from agm.source import Source
+from agm.pipeline.config.schema import Dataset
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.encoding import as_text
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.extract import text
+from agm.pipeline.steps.ingest.adapters import read
+from agm.pipeline.steps.ingest.listing import look
+from agm.pipeline.steps.ingest.probe import probe
+from agm.pipeline.steps.ingest.table import rows
 
 TABLE = "clip_id,label,text\na,café,a.txt\nb,dog,sub/b.txt\n"
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agm import tensors
-from agm.errors import AgmError
-from agm.tensors import Feature
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io import tensors
+from agm.pipeline.io.tensors import Feature
 
 KINDS = {"uint8": "video", "float32": "audio", "int32": "text"}
 

@@ -9,15 +9,15 @@ import pytest
 from matplotlib import font_manager, get_data_path
 from PIL import Image
 
-from agm import cli
-from agm.config.schema import Dataset
-from agm.errors import AgmError
-from agm.files import read_json
-from agm.ingest.adapters import read
-from agm.ingest.listing import look
-from agm.inspect.fonts import Fonts
-from agm.inspect.transcript import transcripts
-from agm.tensors import Feature
+from agm.pipeline import cli
+from agm.pipeline.config.schema import Dataset
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.files import read_json
+from agm.pipeline.io.tensors import Feature
+from agm.pipeline.steps.ingest.adapters import read
+from agm.pipeline.steps.ingest.listing import look
+from agm.pipeline.steps.inspect.fonts import Fonts
+from agm.pipeline.steps.inspect.transcript import transcripts
 from clone import ROOT
 from media import write_image
 from pipeline import STEPS, Pipeline

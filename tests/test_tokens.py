@@ -12,16 +12,16 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Config, T5Model
 
-from agm import cli
-from agm.config.schema import TextFeatures, TransformerEncoder
-from agm.errors import AgmError
-from agm.extract import tokens
-from agm.extract.recipe import Recipe, recipe
-from agm.files import read_json
-from agm.media import Unusable
 from agm.models.encoders import build_encoder
-from agm.source import Source
-from agm.tensors import Feature
+from agm.pipeline import cli
+from agm.pipeline.config.schema import TextFeatures, TransformerEncoder
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.files import read_json
+from agm.pipeline.io.media import Unusable
+from agm.pipeline.io.source import Source
+from agm.pipeline.io.tensors import Feature
+from agm.pipeline.steps.extract import tokens
+from agm.pipeline.steps.extract.recipe import Recipe, recipe
 from pipeline import Pipeline
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "yes", "no", "##body", "good"]

@@ -15,16 +15,17 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from agm import cli, config, provenance
-from agm.config import schema
-from agm.errors import AgmError
-from agm.evaluate import step as evaluate_step
-from agm.files import read_json
-from agm.graph import Graph
-from agm.shard.stream import Shards
-from agm.train import step as train_step
-from agm.train.checkpoint import Checkpoints
-from agm.train.loop import Training, clip_gradients, gradient_norm, select_epoch
+from agm.pipeline import cli, config
+from agm.pipeline.config import schema
+from agm.pipeline.dag import provenance
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.files import read_json
+from agm.pipeline.steps.evaluate import step as evaluate_step
+from agm.pipeline.steps.shard.stream import Shards
+from agm.pipeline.steps.train import step as train_step
+from agm.pipeline.steps.train.checkpoint import Checkpoints
+from agm.pipeline.steps.train.loop import Training, clip_gradients, gradient_norm, select_epoch
 from small_shards import write_shards
 from whole import whole
 
@@ -172,7 +173,7 @@ def test_a_killed_run_ends_bit_identical_to_one_that_was_not(project, capfd):
     done("train", "late_concat", "agm", "0")
     whole = {path.name: path.read_bytes() for path in (job.index, *job.outputs)}
     shutil.rmtree("runs")
-    process = subprocess.Popen([sys.executable, "-m", "agm.cli", "train", "late_concat", "agm", "0"])
+    process = subprocess.Popen([sys.executable, "-m", "agm.pipeline.cli", "train", "late_concat", "agm", "0"])
     while not list(Path(".cache/train").glob("*/epoch-*")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -340,7 +341,7 @@ def test_pretrained_weights_come_from_a_local_path(tmp_path):
     from safetensors.torch import save_file
 
     from agm.models.encoders import ResNet18, build_encoder
-    from agm.tensors import Feature
+    from agm.pipeline.io.tensors import Feature
 
     feature = Feature("video", "uint8", (2, 3, 32, 32), (0.0,) * 3, (1.0,) * 3)
     path = tmp_path / "resnet18.safetensors"

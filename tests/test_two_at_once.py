@@ -177,7 +177,7 @@ def test_a_killed_snakemake_locks_nobody_out(clone: Clone, undisturbed: dict[str
 
 def test_two_of_the_same_job(clone: Clone, undisturbed: dict[str, bytes]) -> None:
     with first_job_kept(clone) as lock:
-        both = [start(clone, "agm.cli", "generate", "dial") for _ in range(2)]
+        both = [start(clone, "agm.pipeline.cli", "generate", "dial") for _ in range(2)]
         waited_for(lock, *both)
     ends = [end(process) for process in both]
     assert [status for status, _ in ends] == [0, 0], ends

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
 from agm.methods import Past, find
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import MultimodalModel, OnlyModality
+from agm.pipeline.config import schema
 from by_hand import close, gradients, plain_step, step_of
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agm import unpickle
-from agm.errors import AgmError
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io import unpickle
 from pipeline import official
 
 ARRAYS = [

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import bombs
-from agm import config, packed, provenance
-from agm.compose import compose
-from agm.config.schema import (
+from agm.pipeline import config
+from agm.pipeline.config.compose import compose
+from agm.pipeline.config.schema import (
     ArrayFeatures,
     AudioFeatures,
     Dataset,
@@ -33,15 +33,17 @@ from agm.config.schema import (
     TextFeatures,
     VideoFeatures,
 )
-from agm.errors import AgmError
-from agm.extract import array, audio, flow, image, sequence, text, video
-from agm.graph import Graph
-from agm.ingest.adapters import multibench, read
-from agm.ingest.listing import look
-from agm.ingest.probe import Media, probe
-from agm.limits import under
-from agm.media import Unusable
-from agm.source import Source, outside
+from agm.pipeline.dag import provenance
+from agm.pipeline.dag.graph import Graph
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io import packed
+from agm.pipeline.io.limits import under
+from agm.pipeline.io.media import Unusable
+from agm.pipeline.io.source import Source, outside
+from agm.pipeline.steps.extract import array, audio, flow, image, sequence, text, video
+from agm.pipeline.steps.ingest.adapters import multibench, read
+from agm.pipeline.steps.ingest.listing import look
+from agm.pipeline.steps.ingest.probe import Media, probe
 from clone import ROOT
 from edits import edited
 from media import tone, write_image, write_video, write_wav
@@ -210,8 +212,8 @@ def test_what_no_size_tells_ends_at_the_memory_limit(tmp_path):
     script = """
 from pathlib import Path
 
-from agm.config.schema import Limits
-from agm.limits import under
+from agm.pipeline.config.schema import Limits
+from agm.pipeline.io.limits import under
 from test_untrusted import loaded, refused
 
 def limited():

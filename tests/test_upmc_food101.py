@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agm.config.schema import Dataset, Split
-from agm.errors import AgmError
-from agm.ingest.adapters import read
-from agm.ingest.clip import Clip
-from agm.source import Source
+from agm.pipeline.config.schema import Dataset, Split
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.ingest.adapters import read
+from agm.pipeline.steps.ingest.clip import Clip
 from media import write_image
 from pipeline import Pipeline
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agm.config.schema import Dataset
-from agm.errors import AgmError
-from agm.ingest.adapters import read
-from agm.source import Source
+from agm.pipeline.config.schema import Dataset
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.ingest.adapters import read
 from edits import edited
 from media import tone, write_video
 from pipeline import Pipeline, official

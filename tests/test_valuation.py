@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
 from agm.methods.method import Batch
 from agm.methods.sample_valuation import copies
 from agm.models.encoders import Conv, Transformer
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import MultimodalModel
+from agm.pipeline.config import schema
 from by_hand import close, gradients
 from networks import CLASSES, FUSIONS, NAMES, small_batch, small_method, small_model
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from agm.config.schema import Dataset, Split
-from agm.errors import AgmError
-from agm.ingest.adapters import differences, read
-from agm.ingest.split import assign
-from agm.ingest.table import cells
+from agm.pipeline.config.schema import Dataset, Split
+from agm.pipeline.errors import AgmError
+from agm.pipeline.steps.ingest.adapters import differences, read
+from agm.pipeline.steps.ingest.split import assign
+from agm.pipeline.steps.ingest.table import cells
 from edits import edited
 from media import tone, write_video
 from pipeline import Pipeline, official

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agm import cli, code, config
-from agm.config import Params
-from agm.engines import exclusive, keys, repository
-from agm.graph import Graph, Job
-from agm.lock import open_file
-from agm.train import step as train_step
+from agm.pipeline import cli, config
+from agm.pipeline.config import Params
+from agm.pipeline.dag import code
+from agm.pipeline.dag.engines import exclusive, keys, repository
+from agm.pipeline.dag.graph import Graph, Job
+from agm.pipeline.runtime.lock import open_file
+from agm.pipeline.steps.train import step as train_step
 from small_shards import write_shards
 from test_train import PARAMS
 
@@ -106,7 +107,8 @@ def test_what_a_killed_snakemake_left_is_no_running_one(tmp_path: Path, monkeypa
 
 def test_a_running_snakemake_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    script = "from agm.engines import exclusive; descriptor = exclusive._running(); print('held', flush=True); input()"
+    imports = "from agm.pipeline.dag.engines import exclusive"
+    script = f"{imports}; descriptor = exclusive._running(); print('held', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
 from agm.models.encoders import build_encoder
 from agm.models.fusion import build_fusion
 from agm.models.multimodal import Inputs, MultimodalModel
-from agm.tensors import Feature
+from agm.pipeline.config import schema
+from agm.pipeline.io.tensors import Feature
 
 WIDTH = {"dim": 32, "heads": 4, "feedforward": 64}
 DEEP = {

@@ -253,7 +253,7 @@ def run(command: list[str], **fault: Any) -> dict[str, Any]:
 
 
 def _child(command: list[str], fault: dict[str, Any], into: int) -> None:
-    from agm import cli
+    from agm.pipeline import cli
 
     status = 70
     try:
@@ -275,9 +275,9 @@ def _child(command: list[str], fault: dict[str, Any], into: int) -> None:
 
 
 def main(folder: str) -> None:
-    import agm.cli
+    import agm.pipeline.cli
 
-    for module, *_ in agm.cli.STEPS.values():
+    for module, *_ in agm.pipeline.cli.STEPS.values():
         __import__(module)
     os.chdir(folder)
     answers = os.fdopen(os.dup(1), "w")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from agm.config import schema
+from agm.pipeline.config import schema
 
 BLOCKS = {"study": schema.Study, "dataset": schema.Dataset, "evaluation": schema.Evaluation}
 """Those of which every key must be written."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from agm.config import Params, schema
-from agm.config.load import message, wrong
 from agm.methods.method import Data, Method, Network, Past
 from agm.models.multimodal import MultimodalModel, seed_for
+from agm.pipeline.config import Params, schema
+from agm.pipeline.config.load import message, wrong
 
 
 def names() -> list[str]:
@@ -90,7 +90,7 @@ def typed(block: schema.MethodBlock) -> schema.MethodBlock:
         KeyError: for a method that does not exist.
         ValidationError: for a parameter that is missing, unknown or of another type.
     """
-    # JSON mode, as for the rest of the parameters: see agm.config.load.
+    # JSON mode, as for the rest of the parameters: see agm.pipeline.config.load.
     return find(block.name).Config.model_validate_json(json.dumps(block.model_dump()), strict=True)
 
 

@@ -18,11 +18,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from agm import ranks
+from agm import distributed
 from agm.attribution import mono_modal_responses
-from agm.config import schema
 from agm.methods.method import Data, Past, Windowed
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 
 class Agm(Windowed):
@@ -57,7 +57,7 @@ class Agm(Windowed):
         if not self.waiting:
             return super().loss(model, inputs, labels)
         responses, _ = self._scored(model, inputs, labels)
-        return ranks.cross_entropy(responses.sum(dim=0), labels)
+        return distributed.cross_entropy(responses.sum(dim=0), labels)
 
     def modulated_loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
         reference = ratios(self.score_sum / self.steps.clamp_min(1))
@@ -66,7 +66,7 @@ class Agm(Windowed):
         kappa = coefficients(ratio, reference=reference, alpha=self.config.alpha, bound=self.config.bound)
         self.report(kappa=kappa, score=score, ratio=ratio)
         responses.register_hook(lambda gradient: gradient * kappa.to(gradient).view(-1, 1, 1))
-        return ranks.cross_entropy(responses.sum(dim=0), labels)
+        return distributed.cross_entropy(responses.sum(dim=0), labels)
 
     def _scored(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> tuple[Tensor, Tensor]:
         """φ `[M, B, C]` and s `[M]` of this step, which the running means take in."""
@@ -80,7 +80,7 @@ class Agm(Windowed):
 def scores(responses: Tensor, labels: Tensor) -> Tensor:
     """s_m of every modality: `[M, B, C]` and `[B]` to `[M]` float64."""
     chosen = responses.double().softmax(dim=2)[:, torch.arange(len(labels), device=labels.device), labels]
-    return -ranks.mean(chosen.clamp_min(1e-8).log())
+    return -distributed.mean(chosen.clamp_min(1e-8).log())
 
 
 def ratios(score: Tensor) -> Tensor:

@@ -34,11 +34,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
 from agm.methods.method import Data, Method, Network, Past
 from agm.models.encoders import initialise
 from agm.models.fusion import Additive, Features
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 
 class AmCo(Method):

@@ -27,10 +27,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from agm.attribution import mono_modal_logits
-from agm.config import schema
 from agm.methods.method import Data, Method, Past, scale_gradients
 from agm.models.fusion import LateConcat
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 LEAST_SHARE = 0.6
 """Divided by M: the least share of the entropies that counts."""

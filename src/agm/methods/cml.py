@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from agm.attribution import coalition_logits
-from agm.config import schema
 from agm.methods.method import Data, Method, Past
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 
 class Cml(Method):

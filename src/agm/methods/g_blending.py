@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
-from agm.errors import AgmError
 from agm.methods.method import Method, Past, own_classifiers, pooled
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
+from agm.pipeline.errors import AgmError
 
 LEAST_OVERFITTING = 1e-3
 """What a smaller |O_k| counts as."""

@@ -36,11 +36,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
 from agm.methods.method import Data, Method, Network, Past
 from agm.models.exchange import Exchange
 from agm.models.fusion import Features, LateSum
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 
 class Greedy(Method):

@@ -30,10 +30,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from agm.attribution import mono_modal_logits
-from agm.config import schema
 from agm.methods.method import Data, Method, Network, Past, gradients
 from agm.methods.ogm import label_scores
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 Strength = Annotated[float, Field(ge=0)]
 

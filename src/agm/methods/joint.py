@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from agm.config import schema
 from agm.methods.method import Method
+from agm.pipeline.config import schema
 
 
 class Joint(Method):

@@ -35,9 +35,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from agm.attribution import evaluating, mono_modal_logits
-from agm.config import schema
 from agm.methods.method import Data, Method, Past
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 LEAST, MOST = 0.05, 0.95
 """Bounds of α₁."""

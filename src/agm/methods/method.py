@@ -17,11 +17,11 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from agm import ranks
-from agm.config import schema
+from agm import distributed
 from agm.models.encoders import initialise
 from agm.models.fusion import Fusion
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 
 class Batch(NamedTuple):
@@ -84,8 +84,8 @@ class Method(nn.Module):
         taught: whether it reads finished runs (`Past`); its block then stands in params under `taught`.
         modulates_encoders: whether all it does is done to the encoders' weights, of which each must then have some.
         own_network: what it changes in the network, in a few words for the report; None for nearly all.
-        data_parallel: whether several processes may train it together (`agm.ranks`): its loss is then global, and it
-            leaves the gradients as they are.
+        data_parallel: whether several processes may train it together (`agm.distributed`): its loss is then global,
+            and it leaves the gradients as they are.
         counters: whole numbers that its steps count up, by name.
         diagnostics: scalars of the last step for the history, `<quantity>_<modality>`, left on the device.
     """
@@ -127,7 +127,7 @@ class Method(nn.Module):
             inputs: prepared inputs, `{m: [B, …]}`.
             labels: `[B]` int64.
         """
-        return ranks.cross_entropy(model(inputs), labels)
+        return distributed.cross_entropy(model(inputs), labels)
 
     def backward(self, model: MultimodalModel, loss: Tensor) -> None:
         """Leave in the weights' `grad` what the optimiser is to descend."""

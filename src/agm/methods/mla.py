@@ -32,11 +32,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
 from agm.methods.method import Data, Method, Network, Past
 from agm.models.encoders import initialise
 from agm.models.fusion import Features, Fusion
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 
 class Mla(Method):

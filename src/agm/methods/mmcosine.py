@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from agm.config import schema
 from agm.methods.method import Method, Network, Past
 from agm.models.fusion import Additive, Features
 from agm.models.multimodal import MultimodalModel
+from agm.pipeline.config import schema
 
 
 class MmCosine(Method):

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
 from agm.methods.method import Method, Past, own_classifiers, pooled
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 TINY = 1e-30
 """In the place of a norm of zero: an encoder without a gradient."""

@@ -23,10 +23,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from agm.config import schema
 from agm.methods.method import Batch, Data, Method, Past
 from agm.methods.sample_valuation import valuation, with_copies
 from agm.models.multimodal import MultimodalModel
+from agm.pipeline.config import schema
 
 
 class ModalityValuation(Method):

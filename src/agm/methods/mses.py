@@ -26,10 +26,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from agm.config import schema
 from agm.methods.method import Data, Method, Past
 from agm.methods.mslr import validation_figures
 from agm.models.multimodal import MultimodalModel
+from agm.pipeline.config import schema
 
 SMOOTHING = 0.6
 """Share of the former value in a smoothed loss."""

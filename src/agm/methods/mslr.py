@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from agm.attribution import evaluating, mono_modal_logits
-from agm.config import schema
 from agm.methods.method import Data, Method, Network, Past, scale_gradients
 from agm.models.multimodal import MultimodalModel
+from agm.pipeline.config import schema
 
 MEMORY = 5
 """Epochs that an accuracy is compared with."""

@@ -28,9 +28,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from agm.attribution import mono_modal_logits
-from agm.config import schema
 from agm.methods.method import Data, Past, Windowed, scale_gradients
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 
 class Ogm(Windowed):

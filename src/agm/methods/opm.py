@@ -24,10 +24,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from agm.config import schema
 from agm.methods.method import Windowed
 from agm.methods.ogm import ratios, scores
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 

@@ -28,10 +28,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from agm.attribution import evaluating
-from agm.config import schema
 from agm.methods.method import Data, Past, Windowed, pooled
 from agm.methods.ogm import label_scores
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 
 class Pmr(Windowed):

@@ -29,10 +29,10 @@ from torch import Tensor
 from torch.nn.functional import linear, mse_loss
 
 from agm.attribution import evaluating
-from agm.config import schema
 from agm.methods.method import Data, Method, Network, Past
 from agm.models.fusion import Additive
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 Weight = Annotated[float, Field(ge=0)]
 

@@ -26,9 +26,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from agm.attribution import evaluating
-from agm.config import schema
 from agm.methods.method import Data, Method, Past, pooled
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 SEED = 0
 """Of k-means."""

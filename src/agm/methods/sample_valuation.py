@@ -28,9 +28,9 @@ from pydantic import Field
 from torch import Tensor
 
 from agm.attribution import coalition_logits, coalitions, evaluating, shapley_numerators
-from agm.config import schema
 from agm.methods.method import Batch, Data, Method, Past
 from agm.models.multimodal import MultimodalModel
+from agm.pipeline.config import schema
 
 
 class SampleValuation(Method):

@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from agm.config import schema
 from agm.methods.method import Method, Past
 from agm.models.multimodal import Inputs, MultimodalModel
+from agm.pipeline.config import schema
 
 
 class Umt(Method):

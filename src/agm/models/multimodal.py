@@ -5,10 +5,10 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from agm.config import schema
 from agm.models.encoders import build_encoder
 from agm.models.fusion import Fusion, build_fusion
-from agm.tensors import Feature
+from agm.pipeline.config import schema
+from agm.pipeline.io.tensors import Feature
 
 Inputs = dict[str, Tensor]
 

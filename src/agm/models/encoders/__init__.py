@@ -3,13 +3,13 @@
 import math
 from pathlib import Path
 
-from agm.config import schema
-from agm.errors import AgmError
 from agm.models.encoders.base import Encoder, initialise
 from agm.models.encoders.image import Conv, OverFrames, ResNet18
 from agm.models.encoders.sequence import Identity, SequenceTransformer
 from agm.models.encoders.text import Transformer
-from agm.tensors import Feature
+from agm.pipeline.config import schema
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.tensors import Feature
 
 
 def build_encoder(config: schema.Encoder, feature: Feature, sequence: bool = False) -> Encoder:

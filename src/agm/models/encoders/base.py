@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from agm.errors import AgmError
+from agm.pipeline.errors import AgmError
 
 
 class Encoder(nn.Module):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from agm.errors import AgmError
 from agm.models.encoders.base import Encoder, pretrained
+from agm.pipeline.errors import AgmError
 
 
 class OfImages(Encoder):

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from agm.config import schema
 from agm.models.encoders.base import Encoder, initialise
 from agm.models.tokens import kept, mean_of_kept, padding_of
+from agm.pipeline.config import schema
 
 
 class SequenceTransformer(Encoder):

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from agm.config import schema
-from agm.errors import AgmError
 from agm.models.encoders.base import Encoder, pretrained
 from agm.models.tokens import kept, mean_of_kept, padding_among
+from agm.pipeline.config import schema
+from agm.pipeline.errors import AgmError
 
 
 class Transformer(Encoder):

@@ -1,6 +1,5 @@
 """Fusions: every modality's feature to logits, by way of the fused feature Z that the competition metric probes."""
 
-from agm.config import schema
 from agm.models.fusion.base import Additive, Features, Fusion, Mixed
 from agm.models.fusion.cross_attention import CrossAttention
 from agm.models.fusion.early import Early, MaxOut
@@ -9,6 +8,7 @@ from agm.models.fusion.gated import Gated
 from agm.models.fusion.late import LateConcat, LateSum
 from agm.models.fusion.low_rank import LowRank
 from agm.models.fusion.psp import Psp
+from agm.pipeline.config import schema
 
 
 def build_fusion(config: schema.Fusion, dims: dict[str, int], classes: int) -> Fusion:

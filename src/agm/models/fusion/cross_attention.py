@@ -21,10 +21,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from agm.config import schema
 from agm.models.encoders import initialise
 from agm.models.fusion.base import Features, Mixed
 from agm.models.tokens import mean_of_kept, padding_of
+from agm.pipeline.config import schema
 
 
 class CrossAttention(Mixed):

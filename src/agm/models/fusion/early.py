@@ -5,9 +5,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from agm.config import schema
 from agm.models.encoders import initialise
 from agm.models.fusion.base import Features, Mixed
+from agm.pipeline.config import schema
 
 
 class Early(Mixed):

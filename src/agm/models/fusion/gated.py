@@ -7,9 +7,9 @@ form for any number of modalities, with a gate for each.
 import torch
 from torch import Tensor, nn
 
-from agm.config import schema
 from agm.models.encoders import initialise
 from agm.models.fusion.base import Features, Mixed
+from agm.pipeline.config import schema
 
 
 class Gated(Mixed):

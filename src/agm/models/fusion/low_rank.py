@@ -14,9 +14,9 @@ from operator import mul
 
 from torch import Tensor, nn
 
-from agm.config import schema
 from agm.models.encoders import initialise
 from agm.models.fusion.base import Features, Mixed
+from agm.pipeline.config import schema
 
 
 class LowRank(Mixed):

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from agm.config import schema
 from agm.models.encoders import initialise
 from agm.models.fusion.base import Features, Mixed
+from agm.pipeline.config import schema
 
 
 class Psp(Mixed):

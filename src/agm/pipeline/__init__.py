@@ -1,0 +1,1 @@
+"""The runner: one DAG from raw media to the report, for Snakemake and DVC."""

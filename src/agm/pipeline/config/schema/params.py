@@ -1,0 +1,173 @@
+"""The whole of `params.yaml`, and what must fit together in it."""
+
+import math
+from collections.abc import Collection
+from functools import cached_property
+from typing import Any, get_args
+
+from pydantic import Field, model_validator
+
+from agm.pipeline.config.schema.base import Block, Name
+from agm.pipeline.config.schema.data import Dataset, Dial, Features, SequenceFeatures, Shards
+from agm.pipeline.config.schema.encoders import Encoder, IdentityEncoder
+from agm.pipeline.config.schema.fusions import Fusion
+from agm.pipeline.config.schema.methods import MethodBlock
+from agm.pipeline.config.schema.training import Evaluation, Study, Trainer
+from agm.pipeline.errors import meant
+
+COLUMNS = {"clip_id", "split", "label", "label_name", "group", "duration", "row", "left_out", "flaws", "texts"}
+"""What the manifest and the shards hold beside one column per modality."""
+
+
+def _without_modality(content: dict[str, Any], modalities: Collection[str]) -> list[str]:
+    """What is wrong with blocks that belong to no modality of the data set."""
+    problems = []
+    for section in ("features", "encoders"):
+        for name in content[section]:
+            if name not in modalities:
+                problems.append(
+                    f"{section}.{name}: dataset.modalities has no {name!r}{meant(name, modalities)}, "
+                    f"only {', '.join(modalities)}; without that modality take this out too: ~{section}.{name}"
+                )
+    return problems
+
+
+class Params(Block):
+    """The whole of `params.yaml`."""
+
+    study: Study
+    dataset: Dataset
+    dial: Dial | None = None
+    parts: list[int] = Field(min_length=1)
+    """Extraction jobs of each modality, numbered from 0: how far a cluster can fan out."""
+    features: dict[Name, Features]
+    shards: Shards
+    encoders: dict[Name, Encoder]
+    fusions: dict[Name, Fusion]
+    methods: dict[Name, MethodBlock]
+    taught: dict[Name, MethodBlock] = Field(default={})
+    """Like `methods`: those that read finished runs, which are jobs of their own kind in the DAG."""
+    trainer: Trainer
+    evaluation: Evaluation
+
+    @model_validator(mode="before")
+    @classmethod
+    def _give_features_their_kind(cls, content: Any) -> Any:
+        try:
+            kinds = {name: modality["kind"] for name, modality in content["dataset"]["modalities"].items()}
+            # Blocks of a modality that is not there would be refused as blocks of an unknown kind.
+            if problems := _without_modality(content, kinds):
+                raise ValueError("\n".join(problems))
+            features = {name: {"kind": kinds[name], **block} for name, block in content["features"].items()}
+        except (KeyError, TypeError, AttributeError):
+            return content  # whatever is missing or misshapen is reported field by field
+        return {**content, "features": features}
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Params":
+        modalities = list(self.dataset.modalities)
+        problems = [
+            f"{key}: expected one entry for each of {modalities}, found {list(found)}"
+            for key, found in (
+                ("features", self.features),
+                ("encoders", self.encoders),
+                ("study.modalities", self.study.modalities),
+            )
+            if sorted(found) != sorted(modalities)
+        ]
+        for key, chosen, defined in (
+            ("study.fusions", self.study.fusions, self.fusions),
+            ("study.methods", self.study.methods, self.methods),
+            ("study.taught", self.study.taught, self.taught),
+        ):
+            problems += [
+                f"{key}: {name!r} is not defined; there are {list(defined)}" for name in chosen if name not in defined
+            ]
+        if self.parts != list(range(len(self.parts))):
+            problems.append(f"parts: expected 0, 1, 2, … in order, found {self.parts}")
+        if self.dataset.generated and self.dial is None:
+            problems.append("dial: expected the parameters of the demo set that dataset.generated names")
+        for key, values in (
+            ("fusions", self.study.fusions),
+            ("methods and study.taught", self.study.compared),
+            ("seeds", self.study.seeds),
+        ):
+            if len(set(values)) < len(values):
+                problems.append(f"study.{key}: an entry is there twice: {values}")
+        if self.dataset.name == "raw":
+            problems.append("dataset.name: data/raw is the folder of the demo sets; choose another name")
+        if "concepts" in self.study.compared:
+            problems.append("study.methods: 'concepts' is the folder of the mono-modal concepts; choose another name")
+        if not self.study.compared:
+            problems.append("study.methods: there is none; 'joint' is what the others are compared with")
+        joint = self.methods.get("joint")
+        if self.study.taught and ("joint" not in self.study.methods or joint is None or joint.name != "joint"):
+            problems.append(
+                f"study.taught: {self.study.taught} read the run of plain joint training; add method 'joint'"
+            )
+        for name in modalities:
+            if name in COLUMNS:
+                problems.append(f"dataset.modalities: {name!r} is a column of every data set; choose another name")
+            problems += self._mismatch(name)
+        for name in self.study.fusions:
+            problems += self._unfusable(name)
+        problems += self._single_clips()
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """All parameters in plain values, with every default spelled out."""
+        return self.model_dump(mode="json")
+
+    @property
+    def baseline(self) -> str | None:
+        """The method that the others are compared with: the study's first plain joint training, if it has one."""
+        return next((name for name in self.study.methods if self.methods[name].name == "joint"), None)
+
+    def method(self, name: str) -> MethodBlock:
+        """The parameters of a method of the study."""
+        return self.taught[name] if name in self.study.taught else self.methods[name]
+
+    def _mismatch(self, name: str) -> list[str]:
+        """What keeps the encoder of modality `name` from reading it."""
+        encoder, features = self.encoders.get(name), self.features.get(name)
+        if encoder is None or features is None:
+            return []
+        if (kind := features.produces) not in encoder.reads:
+            blocks = [each for each in get_args(get_args(Encoder)[0]) if kind in each.reads]
+            fitting = " or ".join(repr(get_args(each.model_fields["name"].annotation)[0]) for each in blocks)
+            reads = " or ".join(encoder.reads)
+            return [f"encoders.{name}: {encoder.name!r} reads {reads}, and {name!r} is {kind}; use {fitting}"]
+        # What a pretrained network gives is seen when it is run; the encoder is checked against that when it is built.
+        known = isinstance(encoder, IdentityEncoder) and isinstance(features, SequenceFeatures)
+        if known and encoder.dim != math.prod(features.shape):
+            return [
+                f"encoders.{name}.dim: expected {math.prod(features.shape)}, the numbers in a step of shape "
+                f"{features.shape}, found {encoder.dim}"
+            ]
+        return []
+
+    def _single_clips(self) -> list[str]:
+        """What keeps the networks from training on batches of one clip."""
+        if self.trainer.batch_size > 1:
+            return []
+        blocks = {f"encoders.{name}": block for name, block in self.encoders.items()}
+        blocks |= {f"fusions.{name}": self.fusions[name] for name in self.study.fusions if name in self.fusions}
+        found = [key for key, block in blocks.items() if block.batch_norm]
+        if not found:
+            return []
+        return [
+            f"trainer.batch_size: expected 2 or more, found 1: {', '.join(found)} have BatchNorm, which has no "
+            "statistics of a single clip"
+        ]
+
+    def _unfusable(self, name: str) -> list[str]:
+        """What keeps fusion `name` from fusing the modalities."""
+        names = list(self.dataset.modalities)
+        if name not in self.fusions or not set(names) <= self.features.keys() & self.encoders.keys():
+            return []
+        features = {each: self.features[each] for each in names}
+        reason = self.fusions[name].refusal(features, {each: self.encoders[each].dim for each in names})
+        return [f"fusions.{name}: {reason}"] if reason else []

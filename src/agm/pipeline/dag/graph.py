@@ -1,0 +1,341 @@
+"""The DAG, job by job: what every command reads, writes and depends on.
+
+Snakemake's rules and `dvc.yaml` state the same graph in their own languages, and tests hold the three together. The
+commands take their paths from here, so that a path is spelled in one place.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from agm.pipeline.config import Params
+
+RAW = Path("data/raw")
+
+RECORDS = Path("records")
+"""Of each job a small file that says what its results were made from, at the path of its index."""
+MANY = ("extract", "train", "concept", "evaluate", "evaluate_concept")
+"""Steps of which DVC has one stage for many jobs, which differ in the last word of their cells: a seed or a part. Its
+time grows with the number of stages."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command of the DAG.
+
+    Attributes:
+        step: the step, a key of `agm.pipeline.dag.code.STEPS`.
+        cell: which one of the step's jobs: the arguments of the command.
+        index: the small JSON file among the outputs that says what they are, and that the job is done.
+        outputs: the other files and folders it writes.
+        inputs: small files it reads, compared by content: annotations and the indexes of other jobs.
+        selected: of an index among the inputs the dotted keys that matter; without an entry all of it does.
+        data: bulky files it reads; the indexes among `inputs` vouch for them.
+        parameters: dotted keys of `params.yaml` that it depends on.
+        code: names of the fingerprints (`agm.pipeline.dag.code`) of the source that it runs.
+        taught: whether it is of a method that reads finished runs: for DVC such jobs are a stage of their own.
+    """
+
+    step: str
+    cell: tuple[str, ...]
+    index: Path
+    outputs: tuple[Path, ...]
+    inputs: tuple[Path, ...]
+    data: tuple[Path, ...]
+    parameters: tuple[str, ...]
+    code: tuple[str, ...]
+    taught: bool = False
+    selected: tuple[tuple[Path, tuple[str, ...]], ...] = ()
+
+    @property
+    def record(self) -> Path:
+        """The small JSON file that says what the outputs were made from (`agm.pipeline.dag.provenance`). No job reads
+        it: results that are made anew and come out the same are no reason to run what follows."""
+        return RECORDS / self.index
+
+    @property
+    def stage(self) -> str:
+        """The name of its stage in dvc.yaml, which is that of all its seeds or parts."""
+        name = f"{self.step}_taught" if self.taught else self.step
+        cell = self.cell[:-1] if self.step in MANY else self.cell
+        return f"{name}@{'-'.join(cell)}" if cell else name
+
+    @property
+    def command(self) -> str:
+        """The command line: the same text for a person, Snakemake and DVC."""
+        return " ".join(["agm", self.step.replace("_", "-"), *self.cell])
+
+
+class Graph:
+    """Every job of the study that `params` describes."""
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self.data = Path("data") / params.dataset.name
+        self.raw = self.data / "raw.json"  # which `agm check` writes; not a job, because it would always have to run
+        self.runs = Path("runs") / params.dataset.name
+        self.evaluations = Path("evaluations") / params.dataset.name
+        self.reports = Path("reports")
+
+    @cached_property
+    def jobs(self) -> tuple[Job, ...]:
+        return tuple(self._jobs())
+
+    def job(self, step: str, *cell: object) -> Job:
+        """The job of `step` at `cell`.
+
+        Raises:
+            KeyError: when the study has no such cell.
+        """
+        return self._index[step, tuple(map(str, cell))]
+
+    def cells(self, step: str) -> list[tuple[str, ...]]:
+        """The cells of `step`."""
+        return [job.cell for job in self.jobs if job.step == step]
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, tuple[str, ...]], Job]:
+        return {(job.step, job.cell): job for job in self.jobs}
+
+    @cached_property
+    def makers(self) -> dict[Path, Job]:
+        """Of each index and output the job that makes it."""
+        return {path: job for job in self.jobs for path in (job.index, *job.outputs)}
+
+    def _jobs(self) -> Iterator[Job]:
+        study = self.params.study
+        for name in self.params.dataset.generated:
+            yield self._generate(name)
+        for key in self.params.dataset.annotations:
+            yield self._annotations(key)
+        yield self._list()
+        yield self._ingest()
+        for modality in study.modalities:
+            for part in self.params.parts:
+                yield self._extract(modality, part)
+        yield self._shard()
+        yield self._inspect()
+        for fusion in study.fusions:
+            for seed in study.seeds:
+                for modality in study.modalities:
+                    yield self._concept(fusion, modality, seed)
+                    yield self._evaluate_concept(fusion, modality, seed)
+                for method in study.compared:
+                    yield self._train(fusion, method, seed)
+                    yield self._evaluate(fusion, method, seed)
+        yield self._report()
+
+    # --- from raw media to shards ---
+
+    def _generate(self, name: str) -> Job:
+        root = RAW / name
+        return Job(
+            step="generate",
+            cell=(name,),
+            index=root / "generated.json",
+            outputs=(root / "labels.csv", root / "clips"),
+            inputs=(),
+            data=(),
+            parameters=(name,),
+            code=("generate",),
+        )
+
+    def _annotations(self, key: str) -> Job:
+        return Job(
+            step="annotations",
+            cell=(key,),
+            index=self.data / "annotations" / f"{key}.json",
+            outputs=(),
+            inputs=(Path(self.params.dataset.annotations[key]),),
+            data=(),
+            parameters=(),
+            code=("annotations",),
+        )
+
+    def _list(self) -> Job:
+        return Job(
+            step="list",
+            cell=(),
+            index=self.data / "listing.json",
+            outputs=(self.data / "clips.parquet", self.data / "listing.parquet"),
+            inputs=(*(self._annotations(key).index for key in self.params.dataset.annotations), self.raw),
+            data=(),
+            parameters=self._source,
+            code=("list",),
+        )
+
+    def _ingest(self) -> Job:
+        return Job(
+            step="ingest",
+            cell=(),
+            index=self.data / "manifest.json",
+            outputs=(self.data / "manifest.parquet", self.data / "rejected.parquet"),
+            inputs=(self.data / "listing.json",),
+            data=(self.data / "clips.parquet", self.data / "listing.parquet"),
+            parameters=(*self._source, "dataset.limits", "dataset.skip"),
+            code=("ingest",),
+        )
+
+    @property
+    def _source(self) -> tuple[str, ...]:
+        keys = ("adapter", "modalities", "group", "label", "classes", "split", "texts", "links")
+        return tuple(f"dataset.{key}" for key in keys)
+
+    def _extract(self, modality: str, part: int) -> Job:
+        folder = self.data / "features" / modality
+        return Job(
+            step="extract",
+            cell=(modality, str(part)),
+            index=folder / f"part-{part}.json",
+            outputs=(folder / f"part-{part}.parquet",),
+            inputs=(self.data / "manifest.json",),
+            data=(self.data / "manifest.parquet",),
+            parameters=(
+                "dataset.limits",
+                "dataset.skip",
+                f"dataset.modalities.{modality}",
+                f"features.{modality}",
+                "parts",
+            ),
+            code=("extract",),
+        )
+
+    def _shard(self) -> Job:
+        parts = [self._extract(name, part) for name in self.params.study.modalities for part in self.params.parts]
+        return Job(
+            step="shard",
+            cell=(),
+            index=self.data / "shards.json",
+            outputs=(self.data / "shards", self.data / "quarantine.parquet"),
+            inputs=(self.data / "manifest.json", *(part.index for part in parts)),
+            data=(
+                self.data / "manifest.parquet",
+                self.data / "rejected.parquet",
+                *(output for part in parts for output in part.outputs),
+            ),
+            parameters=("shards", "parts", "dataset.modalities"),
+            code=("shard",),
+        )
+
+    def _inspect(self) -> Job:
+        parts = [self._extract(name, part) for name in self.params.study.modalities for part in self.params.parts]
+        return Job(
+            step="inspect",
+            cell=(),
+            index=self.data / "inspection.json",
+            outputs=(self.data / "contact_sheet.png", self.data / "duplicates.parquet"),
+            inputs=(self.data / "manifest.json", self.data / "shards.json"),
+            data=(
+                self.data / "manifest.parquet",
+                self.data / "quarantine.parquet",
+                self.data / "shards",
+                *(part.index for part in parts),
+            ),
+            parameters=(),
+            code=("inspect",),
+        )
+
+    # --- from shards to the report ---
+
+    def _training(
+        self,
+        step: str,
+        cell: tuple[str, ...],
+        folder: Path,
+        parameters: tuple[str, ...],
+        code: tuple[str, ...] = (),
+        past: tuple[Job, ...] = (),
+    ) -> Job:
+        return Job(
+            step=step,
+            cell=cell,
+            index=folder / "run.json",
+            outputs=(folder / "model.safetensors", folder / "history.parquet"),
+            inputs=(self.data / "shards.json", *(run.index for run in past)),
+            data=(self.data / "shards", *(output for run in past for output in run.outputs)),
+            parameters=(f"fusions.{cell[0]}", "trainer", *parameters),
+            code=(step, *code),
+            taught=bool(past),
+            selected=self._read_by(cell[1]) if step == "concept" else (),
+        )
+
+    def _concept(self, fusion: str, modality: str, seed: int) -> Job:
+        folder = self.runs / fusion / "concepts" / modality / f"seed-{seed}"
+        return self._training("concept", (fusion, modality, str(seed)), folder, (f"encoders.{modality}",))
+
+    def _read_by(self, modality: str) -> tuple[tuple[Path, tuple[str, ...]], ...]:
+        """What the network of one modality reads of the shards: the others' tensors are not its own."""
+        keys = ("classes", "content.clip_id", f"features.{modality}", f"content.{modality}")
+        return ((self.data / "shards.json", keys),)
+
+    def _train(self, fusion: str, method: str, seed: int) -> Job:
+        folder = self.runs / fusion / method / f"seed-{seed}"
+        cell = (fusion, method, str(seed))
+        code = (f"methods/{self.params.method(method).name}",)
+        if method not in self.params.study.taught:
+            return self._training("train", cell, folder, ("encoders", f"methods.{method}"), code)
+        concepts = [self._concept(fusion, name, seed) for name in self.params.study.modalities]
+        past = (*concepts, self._train(fusion, "joint", seed))
+        return self._training("train", cell, folder, ("encoders", f"taught.{method}"), code, past)
+
+    def _evaluation(self, step: str, run: Job, concepts: list[Job]) -> Job:
+        folder = self.evaluations / run.index.parent.relative_to(self.runs)
+        outputs = [folder / "predictions.parquet"]
+        if concepts:
+            outputs.append(folder / "features.safetensors")
+        return Job(
+            step=step,
+            cell=run.cell,
+            index=folder / "evaluation.json",
+            outputs=tuple(outputs),
+            inputs=(self.data / "shards.json", run.index, *(concept.index for concept in concepts)),
+            data=(
+                self.data / "shards",
+                run.index.parent / "model.safetensors",
+                *(output for concept in concepts for output in concept.outputs),
+            ),
+            parameters=("evaluation",) if concepts else ("evaluation.batch_size",),
+            code=(step, *run.code[1:]),
+            taught=run.taught,
+            selected=run.selected,
+        )
+
+    def _evaluate_concept(self, fusion: str, modality: str, seed: int) -> Job:
+        return self._evaluation("evaluate_concept", self._concept(fusion, modality, seed), [])
+
+    def _evaluate(self, fusion: str, method: str, seed: int) -> Job:
+        concepts = [self._evaluate_concept(fusion, name, seed) for name in self.params.study.modalities]
+        return self._evaluation("evaluate", self._train(fusion, method, seed), concepts)
+
+    def _report(self) -> Job:
+        study = self.params.study
+        runs, concepts, evaluations = [], [], []
+        for fusion in study.fusions:
+            for seed in study.seeds:
+                runs += [self._concept(fusion, name, seed) for name in study.modalities]
+                runs += [self._train(fusion, name, seed) for name in study.compared]
+                concepts += [self._evaluate_concept(fusion, name, seed) for name in study.modalities]
+                evaluations += [self._evaluate(fusion, name, seed) for name in study.compared]
+        return Job(
+            step="report",
+            cell=(),
+            index=self.reports / "report.json",
+            outputs=tuple(
+                self.reports / name for name in ("index.html", "metrics.json", "results.parquet", "summary.txt")
+            ),
+            inputs=(
+                self.data / "manifest.json",
+                self.data / "shards.json",
+                self.data / "inspection.json",
+                *(job.index for job in runs + concepts + evaluations),
+            ),
+            data=(
+                self.data / "quarantine.parquet",
+                self.data / "contact_sheet.png",
+                *(job.index.parent / "history.parquet" for job in runs),
+                *(output for job in concepts for output in job.outputs),
+            ),
+            parameters=("study", "evaluation.confidence"),
+            code=("report",),
+        )

@@ -1,0 +1,1 @@
+"""Files and their formats: Parquet, tensors, media, pickles."""

@@ -1,0 +1,177 @@
+"""Files that hold many clips: the array of one of them.
+
+`Source.member` says which part of the file it is:
+
+    .npy              the number of a row
+    .h5 .hdf5         a path of keys; behind the name of a data set, the number of its row ("avadataset/17")
+    .csd              (of the CMU multimodal SDK) the key of a video, of which the steps between the source's `start`
+                      and `end` are taken
+    .pkl .p .pickle   a path of keys and numbers ("train/text/17"); several numbers at its end are that many elements,
+                      in that order ("words/4,0,4"); a comma behind a single one makes it one of several ("words/4,")
+
+The numbers that are not finite in .csd files and pickles are those of COVAREP for sound without a voice; they are
+read as 0, as the published loaders do.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io import hdf5, limits, unpickle
+from agm.pipeline.io.media import Unusable, opened_array, told
+from agm.pipeline.io.source import Source
+
+
+def opened(source: Source) -> np.ndarray:
+    """The array of one clip, numbers only.
+
+    Raises:
+        Unusable: when the file has no such part, is damaged, or the part is no array of numbers or one of too many.
+    """
+    path = Path(source.path)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise Unusable(f"files of many clips are {', '.join(READERS)}, not {path.suffix or 'without a suffix'}")
+    array = reader(path, source)
+    if array.dtype.kind not in "fiub":
+        raise Unusable(f"{source.member!r} holds {array.dtype}, not numbers")
+    if 0 in array.shape:
+        raise Unusable(f"{source.member!r} is empty: its shape is {list(array.shape)}")
+    limits.check("numbers", array.size, f"{source.member!r} has {{}} numbers")
+    return array
+
+
+def in_pickle(source: Source) -> bool:
+    """Whether the clip lies in a file that is read whole: by one process, or each would hold all of it."""
+    return source.member is not None and READERS.get(Path(source.path).suffix.lower()) is _of_pickle
+
+
+def _of_npy(path: Path, source: Source) -> np.ndarray:
+    return _row(opened_array(path), source.member, source)
+
+
+def _row(rows: Any, number: str, source: Source) -> Any:
+    """One row of an array, a list or a tuple."""
+    return rows[_place(rows, number, source)]
+
+
+def _place(rows: Any, number: str, source: Source) -> int:
+    if not (number.isascii() and number.isdecimal()) or int(number) >= len(rows):
+        raise Unusable(f"the file has no {source.member!r}: {len(rows)} elements are numbered from 0")
+    return int(number)
+
+
+# --- HDF5 -----------------------------------------------------------------------------------------------------------
+
+
+def _of_hdf5(path: Path, source: Source) -> np.ndarray:
+    file = _hdf5(path, path.stat().st_mtime_ns)
+    try:
+        return _part(file, source)
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise Unusable(f"{source.member!r} cannot be read: {told(error)}") from None
+
+
+def _part(file: h5py.File, source: Source) -> np.ndarray:
+    """A data set, or a row of one."""
+    parent, _, last = source.member.rpartition("/")
+    if isinstance(found := hdf5.child(file, source.member), h5py.Dataset):
+        return hdf5.numbers(found)
+    if isinstance(found := hdf5.child(file, parent), h5py.Dataset) and found.ndim:
+        return hdf5.numbers(found, _place(found, last, source))
+    raise Unusable(f"the file has no {source.member!r}")
+
+
+def _of_csd(path: Path, source: Source) -> np.ndarray:
+    """The steps of a video whose interval overlaps the clip, which is how the SDK aligns: a step that reaches into the
+    clip belongs to it."""
+    file = _hdf5(path, path.stat().st_mtime_ns)
+    try:
+        video = hdf5.child(hdf5.only_child(file), f"data/{source.member}")  # one feature in each file
+        parts = [hdf5.child(video, name) for name in ("intervals", "features")]
+        if not all(isinstance(each, h5py.Dataset) for each in parts):
+            raise Unusable(f"the file has no {source.member!r}")
+        intervals, features = map(hdf5.numbers, parts)
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise Unusable(f"{source.member!r} cannot be read: {told(error)}") from None
+    if intervals.shape != (*features.shape[:1], 2):
+        raise Unusable(f"{source.member!r} has features {list(features.shape)} and intervals {list(intervals.shape)}")
+    start = -np.inf if source.start is None else source.start
+    end = np.inf if source.end is None else source.end
+    return _finite(features[(intervals[:, 0] < end) & (intervals[:, 1] > start)])
+
+
+@lru_cache(maxsize=4)
+def _hdf5(path: Path, mtime_ns: int) -> h5py.File:
+    """Opened once in each process."""
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise Unusable(f"not an HDF5 file, truncated or damaged: {told(error)}") from None
+
+
+# --- pickles --------------------------------------------------------------------------------------------------------
+
+
+def _of_pickle(path: Path, source: Source) -> np.ndarray:
+    found = _pickle(path, path.stat().st_mtime_ns)
+    *keys, last = source.member.split("/")
+    for key in keys:
+        found = _element(found, key, source)
+    if "," in last:
+        found = [_element(found, key, source) for key in last.removesuffix(",").split(",")]
+    else:
+        found = _element(found, last, source)
+    return _finite(_numbers(found, source))
+
+
+@lru_cache(maxsize=1)
+def _pickle(path: Path, mtime_ns: int) -> Any:
+    """The last one that was read: it may fill much of the memory."""
+    try:
+        return unpickle.load(path)
+    except AgmError as error:
+        raise Unusable(error.what) from None
+
+
+def _element(found: Any, key: str, source: Source) -> Any:
+    if isinstance(found, dict):
+        for each in (key, int(key)) if key.isascii() and key.isdecimal() else (key,):
+            if each in found:
+                return found[each]
+    elif isinstance(found, list | tuple) or (isinstance(found, np.ndarray) and found.ndim):
+        return _row(found, key, source)
+    raise Unusable(f"the file has no {source.member!r}")
+
+
+def _numbers(value: Any, source: Source) -> np.ndarray:
+    """Lists of numbers, and lists of those, as float32."""
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        array = unpickle.asarray(value)
+        return array.astype(np.float32) if array.dtype.kind in "fiub" else array
+    except (ValueError, TypeError, OverflowError):
+        raise Unusable(f"{source.member!r} is no array: its rows differ in length, or hold no numbers") from None
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return array
+    return np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+READERS: dict[str, Callable[[Path, Source], np.ndarray]] = {
+    ".npy": _of_npy,
+    ".h5": _of_hdf5,
+    ".hdf5": _of_hdf5,
+    ".csd": _of_csd,
+    ".pkl": _of_pickle,
+    ".p": _of_pickle,
+    ".pickle": _of_pickle,
+}

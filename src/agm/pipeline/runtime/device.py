@@ -1,0 +1,60 @@
+"""The device of a run, and the settings that make a run repeatable on it."""
+
+import os
+import platform
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from agm.pipeline.errors import AgmError
+from agm.pipeline.runtime import lease
+
+
+def prepare_device(threads: int) -> torch.device:
+    """Choose the device (AGM_DEVICE, else a GPU if there is one) and make torch deterministic on it.
+
+    A GPU is leased first (`agm.pipeline.runtime.lease`), for the life of the process: waits until one is free.
+
+    Raises:
+        AgmError: when AGM_DEVICE names a device that torch cannot use.
+    """
+    # cuBLAS reads this when CUDA starts: it must be set before.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    name = _leased(os.environ.get("AGM_DEVICE"))
+    try:
+        device = torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise AgmError(
+            f"torch cannot use this device: {reason}",
+            where=f"AGM_DEVICE={name}",
+            fix="use cpu, cuda or cuda:N",
+        ) from None
+    if device.type != "cpu":
+        # On a CPU one thread count repeats as it is, and this switch imports the compiler, which takes seconds. An
+        # operation that has no deterministic form warns: better than refusing to train.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    return device
+
+
+@cache
+def _leased(setting: str | None) -> str:
+    """The device that this process holds from now on; a second one only where AGM_DEVICE changes, as in tests."""
+    if os.environ.get("AGM_LEASED"):  # by the process that started this one
+        return lease.usable()[0].name
+    return lease.take(1).devices[0]  # and the lease is kept: nobody releases it
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the run was computed with."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("agm", "torch", "torchvision", "numpy")},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,123 @@
+"""Locks that the kernel keeps: whoever dies, by whatever signal, gives them back.
+
+A job is made by one process at a time (`alone`), whichever engine started it, also on storage that several machines
+share. `agm.pipeline.runtime.lease` builds the leases of devices from the same parts.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agm.pipeline.runtime.progress import say
+
+LOCKS = Path(".cache/locks")
+# What a file system says that has no locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+# A lock belongs to the open file, and a forked child has that open too: it would keep the lock of a parent that died.
+_held: set[int] = set()
+
+
+def _forget() -> None:
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+@contextmanager
+def alone(name: str, *cell: str) -> Iterator[bool]:
+    """Hold the lock of a job in this checkout; yields whether another process held it until now.
+
+    On a file system without locks it says so, and goes on without.
+    """
+    descriptor = open_file(_path(name, *cell))
+    try:
+        yield _wait(descriptor, " ".join(("agm", name.replace("_", "-"), *cell)))
+    finally:
+        unlock(descriptor)
+
+
+def taken(name: str, *cell: str) -> bool:
+    """Whether a process holds the lock of a job in this checkout now."""
+    path = _path(name, *cell)
+    if not path.exists():
+        return False
+    descriptor = open_file(path)
+    try:
+        return not lock(descriptor)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    finally:
+        unlock(descriptor)
+
+
+def _path(name: str, *cell: str) -> Path:
+    return LOCKS.joinpath(name, *cell).with_name(f"{(name, *cell)[-1]}.lock")
+
+
+def open_file(path: Path) -> int:
+    """Open a file to lock, which is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # For writing: shared storage gives an exclusive lock to nobody else.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    if os.fstat(descriptor).st_uid == os.geteuid():
+        os.fchmod(descriptor, 0o666)  # whatever the umask: who may use this folder takes part, and nothing is in it
+    return descriptor
+
+
+def _wait(descriptor: int, what: str) -> bool:
+    try:
+        if lock(descriptor):
+            return False
+        say(f"waiting for another process that is at `{what}`{holder(os.fstat(descriptor))}")
+        return lock(descriptor, wait=True)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        say(f"this file system has no locks: nothing keeps a second process from `{what}`")
+        return False
+
+
+def lock(descriptor: int, wait: bool = False) -> bool:
+    """Lock an open file for this process; whether that worked, which without `wait` it may not."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    _held.add(descriptor)
+    return True
+
+
+def unlock(descriptor: int) -> None:
+    """Close an open file, and so give its lock back."""
+    _held.discard(descriptor)
+    os.close(descriptor)
+
+
+def holder(file: os.stat_result) -> str:
+    """Who holds the lock of a file, as far as this machine knows: " (process 123: its command)", or nothing."""
+    place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    try:
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5] == place:
+                return f" (process {words[4]}{_command(words[4])})"
+    except OSError:
+        pass
+    return ""
+
+
+def _command(process: str) -> str:
+    try:
+        words = os.fsdecode(Path(f"/proc/{process}/cmdline").read_bytes()).split("\0")
+    except OSError:
+        return ""
+    return f": {' '.join(words).strip()}"

@@ -1,0 +1,71 @@
+"""What a command prints: messages, results, and progress with an estimate: a bar on a terminal, a plain line now and
+then in a log."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from agm.pipeline.runtime.terminal import harmless, silence
+
+T = TypeVar("T")
+LOG_EVERY_SECONDS = 10.0
+
+
+def say(message: str) -> None:
+    """Tell the user something, on standard error: standard output is for results."""
+    try:
+        print(harmless(message), file=sys.stderr, flush=True)
+    except OSError:
+        # Nobody reads it any more, or the disk of the log is full: no reason to end what is under way.
+        silence(sys.stderr)
+
+
+def show(result: str) -> None:
+    """Print a result, on standard output."""
+    try:
+        print(harmless(result), flush=True)
+    except BrokenPipeError:
+        silence(sys.stdout)  # as in `agm datasets | head`
+
+
+def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Yield `items`, showing how many of `total` are done and how long the rest will take."""
+    label = harmless(label)
+    if sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            yield from bar.track(items, total=total, description=label)
+    else:
+        yield from _logged(items, total, label)
+
+
+def _logged(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    start = first = last = time.monotonic()
+    done = 0
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if done == 1:
+            first = now  # what came before is also the start of the workers, which happens once
+        elif now - last >= LOG_EVERY_SECONDS and done < total:
+            last = now
+            left = (now - first) / (done - 1) * (total - done)
+            say(f"{label}: {done}/{total}, {now - start:.0f} s, about {left:.0f} s left")
+    say(f"{label}: {done}/{total} in {time.monotonic() - start:.1f} s")

@@ -1,0 +1,74 @@
+"""One frame of a video as a person sees it: turned upright, mirrored and stretched as the file says."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from agm.pipeline.io import limits
+from agm.pipeline.io.pixels import half_of, opaque_frame, orientation
+
+# No format has pixels that are further from square: beyond it the header is damaged.
+WIDEST_PIXEL = 4
+
+
+def picture(
+    frame: VideoFrame, aspect: Fraction, half: str | None, size: int, channels: int, background: Sequence[int]
+) -> np.ndarray:
+    """Take that half of the shown picture, scale its short side to `size` and crop the centre: uint8 [channels, size,
+    size].
+
+    Args:
+        aspect: width of a stored pixel, its height being 1.
+        background: (red, green, blue), on which a picture with transparency is composited.
+
+    Raises:
+        Unusable: when the picture is larger than the limit, or becomes so.
+    """
+    placed = orientation(frame)
+    width, height = round(frame.width * aspect), frame.height
+    width, height = (height, width) if placed.transposed else (width, height)
+    parts = 2 if half else 1
+    width //= parts
+    limits.check_picture(width, height, "video", size)
+    short = min(width, height)
+    width = max(size, round(width * size / short)) * parts
+    height = max(size, round(height * size / short))
+    pixels = (
+        opaque_frame(frame, background)
+        .reformat(
+            width=height if placed.transposed else width,
+            height=width if placed.transposed else height,
+            format="rgb24" if channels == 3 else "gray",
+            interpolation="AREA" if size < short else "BICUBIC",
+            threads=1,
+        )
+        .to_ndarray()
+    )
+    pixels = half_of(placed.apply(pixels.reshape(*pixels.shape[:2], channels)), half)
+    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+    return np.moveaxis(pixels[top : top + size, left : left + size], 2, 0)
+
+
+def whole(frame: VideoFrame, aspect: Fraction, half: str | None, background: Sequence[int]) -> np.ndarray:
+    """All of that half of the shown picture, its height in full size: uint8 [3, height, width].
+
+    Args:
+        aspect: width of a stored pixel, its height being 1.
+        background: (red, green, blue), on which a picture with transparency is composited.
+
+    Raises:
+        Unusable: when the picture is larger than the limit.
+    """
+    width = round(frame.width * aspect)
+    limits.check_picture(width, frame.height, "video")
+    pixels = opaque_frame(frame, background).to_ndarray(format="rgb24", width=width, interpolation="BICUBIC", threads=1)
+    return np.moveaxis(half_of(orientation(frame).apply(pixels), half), 2, 0)
+
+
+def pixel_aspect(stated: Fraction | None) -> Fraction:
+    """Width of a pixel, its height being 1, from what a file states."""
+    if not stated or max(stated, 1 / stated) > WIDEST_PIXEL:
+        return Fraction(1)
+    return stated

@@ -1,0 +1,77 @@
+"""Frozen networks of Hugging Face: text to a vector for each token, [words, size], the states after the last layer.
+
+Special tokens have vectors too. Every text is read at its own length.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agm.pipeline.config.schema import TextFeatures
+from agm.pipeline.errors import AgmError
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.extract import tokens
+
+
+class Language(nn.Module):
+    """A network of tokens, [B, n] → [B, n, size]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(input_ids=x, attention_mask=torch.ones_like(x)).last_hidden_state
+
+
+def network(folder: str, key: str) -> Language:
+    """The network with its weights; of one that translates, the half that reads.
+
+    Raises:
+        AgmError: when the folder does not hold it and its tokenizer.
+    """
+    tokens.check(folder, f"{key}.model")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
+    from safetensors import SafetensorError
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what it would warn of is refused below
+    try:
+        # Weights in safetensors and no code from the folder: nothing of it is run.
+        found, said = AutoModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise AgmError(
+            f"The pretrained network cannot be read: {error}",
+            where=Path(folder),
+            fix="the folder must hold config.json and model.safetensors, as `save_pretrained(folder)` writes them",
+        ) from None
+    # Weights that are not there would be random ones, with no more than a warning; what pools the tokens is not used.
+    if missing := sorted(name for name in said["missing_keys"] if not name.startswith("pooler.")):
+        raise AgmError(f"The pretrained network lacks weights: {', '.join(missing[:5])}, …", where=Path(folder))
+    return Language(found.get_encoder() if found.config.is_encoder_decoder else found)
+
+
+def load(source: Source, settings: TextFeatures) -> np.ndarray:
+    """The ids of the text's first tokens, int64 [n].
+
+    Raises:
+        Unusable: when the file is not UTF-8 or holds no token.
+    """
+    return tokens.numbers(source, settings.frozen.model, settings.words)
+
+
+def longest(settings: TextFeatures) -> np.ndarray:
+    """As many tokens as `load` returns at most, and the highest that there are."""
+    return np.full(settings.words, tokens.highest(settings.frozen.model), np.int64)

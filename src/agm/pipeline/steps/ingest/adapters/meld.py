@@ -1,0 +1,105 @@
+"""MELD: utterances of dialogues from the series Friends, seven emotions.
+
+Dialogues are numbered anew in each official split, and so are the files: `dia0_utt0.mp4` is in all three folders.
+"""
+
+from collections.abc import Iterator
+
+from agm.pipeline.config.schema import Dataset
+from agm.pipeline.io.source import Source
+from agm.pipeline.steps.ingest.card import Card, Scheme
+from agm.pipeline.steps.ingest.clip import Adapter, Clip, refuse
+from agm.pipeline.steps.ingest.table import FIX, Row, rows
+
+SPLITS = {"train": "train", "dev": "val", "test": "test"}
+FOLDERS = {
+    "train": "train/train_splits",
+    "dev": "dev/dev_splits_complete",
+    "test": "test/output_repeated_splits_test",
+}
+VALUES = {
+    "Emotion": ("neutral", "joy", "sadness", "anger", "surprise", "fear", "disgust"),
+    "Sentiment": ("neutral", "positive", "negative"),
+}
+NUMBERS = ("Dialogue_ID", "Utterance_ID", "Season", "Episode")
+
+CARD = Card(
+    title="MELD: the emotion of an utterance in a dialogue of several people",
+    citation="S. Poria et al.: MELD: A Multimodal Multi-Party Dataset for Emotion Recognition in Conversations. "
+    "ACL 2019",
+    licence="GPL-3.0 (of the repository); the videos are of the series Friends",
+    source="https://github.com/declare-lab/MELD, and MELD.Raw.tar.gz that it names",
+    layout="train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv\n"
+    + "\n".join(f"{folder}/dia<dialogue>_utt<utterance>.mp4" for folder in FOLDERS.values()),
+    columns={
+        "video": "the utterance's file (kind video; kind audio for its sound)",
+        "text": "what is said (kind text)",
+    },
+    annotations={split: f"{split}_sent_emo.csv" for split in SPLITS},
+    schemes={
+        "episodes": Scheme(
+            "Drawn by dataset.split: no episode is in two splits. The six main speakers are in all of them."
+        ),
+        "official": Scheme(
+            "The authors' splits, by dialogue: 81 of the 82 episodes of dev and 142 of the 143 of test are in train.",
+            {"train": 9989, "val": 1109, "test": 2610},
+        ),
+    },
+    labels={"emotion": ", ".join(VALUES["Emotion"]), "sentiment": ", ".join(VALUES["Sentiment"])},
+    group="episode",
+    classes=7,
+)
+
+
+def clips(dataset: Dataset) -> list[Clip]:
+    """Read the three lists.
+
+    Raises:
+        AgmError: with the row numbers of everything that is wrong with them.
+    """
+    return [clip for split in SPLITS for clip in _listed(dataset, split)]
+
+
+def _listed(dataset: Dataset, split: str) -> list[Clip]:
+    path = CARD.annotation(dataset, split)
+    label = CARD.label(dataset).capitalize()
+    seen: dict[tuple[str, str], int] = {}
+    found, problems = [], []
+    for row in rows(path, ["Utterance", label, *NUMBERS]):
+        wrong = list(_wrong(row, label))
+        if not wrong:
+            first = seen.setdefault((str(int(row["Dialogue_ID"])), str(int(row["Utterance_ID"]))), row.number)
+            wrong = [f"its utterance is in row {first} already"] if first != row.number else []
+        problems += [f"row {row.number}: {each}" for each in wrong]
+        if not wrong:
+            found.append(_clip(row, split, label, dataset))
+    refuse(problems, path, FIX)
+    return found
+
+
+def _wrong(row: Row, label: str) -> Iterator[str]:
+    for column in NUMBERS:
+        if not (row[column].isascii() and row[column].isdecimal() and len(row[column]) < 10):
+            yield f"{column} is {row[column][:60]!r}, no number"
+    if row[label] not in VALUES[label]:
+        yield f"{label} {row[label][:60]!r} is not one of {', '.join(VALUES[label])}"
+
+
+def _clip(row: Row, split: str, label: str, dataset: Dataset) -> Clip:
+    dialogue, utterance, season, episode = (int(row[column]) for column in NUMBERS)
+    name = f"dia{dialogue}_utt{utterance}"
+    sources = {
+        "video": Source(f"{FOLDERS[split]}/{name}.mp4"),
+        "text": Source(text=row["Utterance"]) if row["Utterance"] else None,
+    }
+    return Clip(
+        clip_id=f"{split}_{name}",
+        split=SPLITS[split] if CARD.scheme(dataset) == "official" else None,
+        label=row[label],
+        group=f"S{season:02}E{episode:02}",
+        sources={key: source for key, each in dataset.modalities.items() if (source := sources[each.column])},
+        row=row.number,
+    )
+
+
+ADAPTER = Adapter(clips, CARD, unique=2)

@@ -1,0 +1,64 @@
+"""What made the report: the source's revision, the libraries and the machine. No times, and no name of the machine."""
+
+import os
+import platform
+import re
+import subprocess
+from collections import Counter
+from importlib import metadata
+from pathlib import Path
+
+from agm.pipeline.steps.report.collect import Study
+
+GIGABYTE = 1e9
+
+
+def revision() -> str:
+    """The git commit of the current folder and whether it was changed since."""
+    commit = _output("git", "rev-parse", "HEAD")
+    if commit is None:
+        return "not a git checkout, or one without a commit"
+    return f"{commit} with uncommitted changes" if _output("git", "status", "--porcelain") else commit
+
+
+def libraries() -> dict[str, str]:
+    """Versions of Python, of agm and of the libraries that it asks for."""
+    asked = [line for line in metadata.requires("agm") or [] if "extra ==" not in line]
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in asked]
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in ["agm", *names]}
+
+
+def hardware() -> dict[str, str]:
+    """Processor, memory and accelerators of this machine."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIGABYTE
+    # Asking torch would take seconds and start the device.
+    accelerators = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "none found"
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}",
+        "memory": f"{memory:.0f} GB",
+        "accelerators": ", ".join(accelerators.splitlines()),
+    }
+
+
+def training(study: Study) -> list[dict[str, str]]:
+    """The different environments that the runs recorded, each with its number of networks."""
+    counted = Counter(tuple(run.environment.items()) for run in study.runs)
+    return [{"networks": str(runs), **{name: str(value) for name, value in items}} for items, runs in counted.items()]
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE)
+    return found.group(1) if found else platform.processor() or "unknown"
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints, or None where it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,56 @@
+"""Mean and standard deviation per channel of a stream of tensors, in float64 and one pass (Chan's update)."""
+
+import numpy as np
+
+from agm.pipeline.io.tensors import Feature
+
+
+class Moments:
+    """Accumulates the moments of one feature's values, tensor by tensor.
+
+    The channels are the second axis of a video [frames, channels, …], the first one of sound and images, and the last
+    one of a sequence [steps, …, channels]. The steps of a sequence that are zeros throughout are padding, not values.
+    """
+
+    def __init__(self, feature: Feature) -> None:
+        self._axis = {"video": 1, "sequence": -1}.get(feature.kind, 0)
+        self._padded = feature.kind == "sequence"
+        channels = feature.shape[self._axis]
+        self._count = 0
+        self._mean = np.zeros(channels)
+        self._squares = np.zeros(channels)
+        self._lowest = np.full(channels, np.inf)
+        self._highest = np.full(channels, -np.inf)
+
+    def add(self, tensor: np.ndarray) -> None:
+        """Take in one clip's tensor [*shape]."""
+        if self._padded:
+            tensor = tensor[tensor.reshape(len(tensor), -1).any(axis=1)]
+        stored = np.moveaxis(tensor, self._axis, 0).reshape(len(self._mean), -1)
+        count = stored.shape[1]
+        if count == 0:
+            return
+        # Of the stored type, which is narrower than float64 and quicker to compare.
+        self._lowest = np.minimum(self._lowest, stored.min(axis=1))
+        self._highest = np.maximum(self._highest, stored.max(axis=1))
+        values = stored.astype(np.float64)
+        mean = values.mean(axis=1)
+        values -= mean[:, None]
+        squares = np.einsum("cv,cv->c", values, values)
+        total = self._count + count
+        shift = mean - self._mean
+        self._mean += shift * (count / total)
+        self._squares += squares + shift**2 * (self._count * count / total)
+        self._count = total
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of every channel."""
+        return tuple(self._mean.tolist())
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of every channel, 0 where it is constant."""
+        deviation = np.sqrt(self._squares / max(1, self._count))
+        # The mean of equal values may differ from them in its last bit: what is constant is seen without summing.
+        return tuple(np.where(self._lowest < self._highest, deviation, 0.0).tolist())
