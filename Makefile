@@ -38,7 +38,7 @@ experiments: install  ## the experiments side by side, only the columns in which
 	@dvc exp show --only-changed --drop '.*/|.*\.d_' --keep '.*\.(accuracy|starvation)$$' --md
 
 lock: install  ## resolve the dependencies anew
-	uv pip compile pyproject.toml --extra dev --constraint constraints.txt --python-version 3.11 \
+	uv pip compile pyproject.toml --all-extras --constraint constraints.txt --python-version 3.11 \
 	  --no-emit-index-url --generate-hashes --no-annotate --output-file requirements.lock
 
 lint: install

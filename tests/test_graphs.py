@@ -129,6 +129,7 @@ def test_jobs_come_after_what_they_read(study: Study) -> None:
 # What carries data, messages and parameters, and decides no result.
 CARRIERS = {
     "agm",
+    "agm.extras",
     "agm.pipeline.cli",
     "agm.pipeline.dag.code",
     "agm.pipeline.errors",

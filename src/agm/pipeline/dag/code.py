@@ -9,7 +9,7 @@ import ast
 import hashlib
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,15 @@ def versions(name: str) -> dict[str, str]:
 
     Builds of one version, for another processor or CUDA, count as one.
     """
-    return {library: version(library).partition("+")[0] for library in LIBRARIES.get(name, ())}
+    return {library: _version(library) for library in LIBRARIES.get(name, ())}
+
+
+def _version(library: str) -> str:
+    """The version of an installed library. Some belong to an extra, and are needed for some features only."""
+    try:
+        return version(library).partition("+")[0]
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def method_files(name: str) -> tuple[str, ...]:

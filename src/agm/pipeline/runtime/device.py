@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from agm import __version__
 from agm.pipeline.errors import AgmError
 from agm.pipeline.runtime import lease
 
@@ -53,7 +54,8 @@ def environment(device: torch.device) -> dict[str, Any]:
     """What the run was computed with."""
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in ("agm", "torch", "torchvision", "numpy")},
+        "agm": __version__,
+        **{name: version(name) for name in ("torch", "torchvision", "numpy")},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
