@@ -5,15 +5,12 @@ their files, so that the next submissions follow; `squeue` calls every job compl
 test_slurm.py.
 """
 
-import asyncio
 import json
-import logging
 import re
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
-import snakemake_executor_plugin_slurm as plugin
 
 from agm.pipeline.dag.engines import slurm
 from agm.pipeline.errors import AgmError
@@ -215,29 +212,6 @@ def test_who_tells_how_jobs_do(
         (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho 'AccountingStorageType   = {storage}'\n")
         (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    slurm.keeps_accounts.cache_clear()
     assert slurm.status_command() == command
-
-
-@pytest.mark.parametrize(
-    ("printed", "meant"),
-    [
-        ("7|RUNNING", {"7": "RUNNING"}),
-        ("7|CANCELLED by 0", {"7": "CANCELLED"}),
-        ("7_2|COMPLETED\n7_1|FAILED", {"7_1": "FAILED", "7_2": "COMPLETED"}),
-        ("7_[1-2,5%1]|CANCELLED by 0", {"7_1": "CANCELLED", "7_2": "CANCELLED", "7_5": "CANCELLED"}),
-        ("7_3|RUNNING\n7_[4]|PENDING", {"7_3": "RUNNING", "7_4": "PENDING"}),
-    ],
-)
-def test_what_slurm_says_of_jobs_is_understood(
-    printed: str, meant: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The words are those of a real `sacct`, which prints them for the columns that it is asked for."""
-    (tmp_path / "sacct").write_text(f"#!/bin/sh\n[ $2 = --format=JobID,State ] && echo '{printed}'\n")
-    (tmp_path / "sacct").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(plugin, "query_job_status", plugin.query_job_status)
-    slurm.status_command()
-    question = plugin.query_job_status("sacct -X --format=JobIdRaw,State", logging.getLogger())
-    assert asyncio.run(question)[0] == meant
-    failing = plugin.query_job_status("false", logging.getLogger())
-    assert asyncio.run(failing) == (None, None)
+    slurm.keeps_accounts.cache_clear()

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from agm import __version__
+from agm.extras import MissingExtra
 from agm.pipeline import config
 from agm.pipeline.dag import code, provenance, store, unfinished
 from agm.pipeline.dag.graph import MANY, Graph, Job
-from agm.pipeline.errors import AgmError, Stopped, of_system
+from agm.pipeline.errors import AgmError, Stopped, of_extra, of_system
 from agm.pipeline.io.files import remove
 from agm.pipeline.runtime import variables
 from agm.pipeline.runtime.lock import alone
@@ -94,6 +95,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         say(f"error: {of_system(error)}")
+        return 1
+    except MissingExtra as error:
+        say(f"error: {of_extra(error)}")
         return 1
     except Stopped as stopped:
         say(str(stopped))

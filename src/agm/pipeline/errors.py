@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from agm.extras import MissingExtra
+
 
 class AgmError(Exception):
     """Something the user can put right.
@@ -55,6 +57,11 @@ def of_system(error: OSError) -> AgmError:
         if there.absolute().is_relative_to(Path.cwd()):
             fix += ", who shares this project by `chmod -R g+w .`, and by `umask 002` before each command"
     return AgmError(f"cannot read or write: {error.strerror or error}", where=where, fix=fix)
+
+
+def of_extra(error: MissingExtra) -> AgmError:
+    """The error of a package that is not installed, as other errors are shown."""
+    return AgmError(error.what, where=error.where, fix=error.fix)
 
 
 def _owner(path: Path) -> str:

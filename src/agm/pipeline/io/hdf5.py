@@ -6,24 +6,33 @@ loaded or unfolded.
 """
 
 import math
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
+from agm.extras import require
 from agm.pipeline.io import limits
 from agm.pipeline.io.limits import Unusable
 
-FILTERS = {
-    h5py.h5z.FILTER_DEFLATE,
-    h5py.h5z.FILTER_SHUFFLE,
-    h5py.h5z.FILTER_FLETCHER32,
-    h5py.h5z.FILTER_SZIP,
-    h5py.h5z.FILTER_NBIT,
-    h5py.h5z.FILTER_SCALEOFFSET,
-    h5py.h5z.FILTER_LZF,
-}
+if TYPE_CHECKING:
+    import h5py
+
+FILTERS = ("DEFLATE", "SHUFFLE", "FLETCHER32", "SZIP", "NBIT", "SCALEOFFSET", "LZF")
 """Those that the library has itself."""
+
+
+def opened(path: str | Path) -> "h5py.File":
+    """The file, opened for reading.
+
+    Raises:
+        MissingExtra: when h5py is not installed.
+        OSError: when it is no HDF5 file, or damaged.
+    """
+    require("h5py", "hdf5")
+    import h5py
+
+    return h5py.File(path, "r")
 
 
 def child(group: Any, path: str) -> Any:
@@ -32,6 +41,8 @@ def child(group: Any, path: str) -> Any:
     Raises:
         Unusable: when a link lies on the path.
     """
+    import h5py
+
     for name in path.split("/"):
         if not isinstance(group, h5py.Group) or not name:
             return None
@@ -44,6 +55,18 @@ def child(group: Any, path: str) -> Any:
     return group
 
 
+def dataset(group: Any, path: str) -> "h5py.Dataset | None":
+    """The data set at a path of keys below `group`; None where there is none.
+
+    Raises:
+        Unusable: when a link lies on the path.
+    """
+    import h5py
+
+    found = child(group, path)
+    return found if isinstance(found, h5py.Dataset) else None
+
+
 def only_child(group: Any) -> Any:
     """The one that there is.
 
@@ -54,7 +77,7 @@ def only_child(group: Any) -> Any:
     return child(group, name)
 
 
-def numbers(found: h5py.Dataset, row: int | None = None) -> np.ndarray:
+def numbers(found: "h5py.Dataset", row: int | None = None) -> np.ndarray:
     """The numbers of a data set, or of one row of it.
 
     Raises:
@@ -66,7 +89,7 @@ def numbers(found: h5py.Dataset, row: int | None = None) -> np.ndarray:
     if found.external or found.is_virtual:
         raise Unusable(f"the numbers of {name!r} lie in other files, which are not read")
     settings = found.id.get_create_plist()
-    unknown = {settings.get_filter(each)[0] for each in range(settings.get_nfilters())} - FILTERS
+    unknown = {settings.get_filter(each)[0] for each in range(settings.get_nfilters())} - _known_filters()
     if unknown:
         raise Unusable(f"{name!r} is compressed in a way that needs a plug-in: filter {min(unknown)}")
     shape = found.shape if row is None else found.shape[1:]
@@ -78,3 +101,10 @@ def numbers(found: h5py.Dataset, row: int | None = None) -> np.ndarray:
         # A chunk may unfold to more than it says, and HDF5 does not tell that from damage.
         most = f"more memory than dataset.limits.memory_bytes = {limits.most('memory_bytes'):,}"
         raise Unusable(f"{name!r} is damaged, or takes {most}: {error}") from None
+
+
+def _known_filters() -> set[int]:
+    """The numbers by which the library knows `FILTERS`."""
+    from h5py import h5z
+
+    return {getattr(h5z, f"FILTER_{name}") for name in FILTERS}

@@ -16,15 +16,17 @@ read as 0, as the published loaders do.
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from agm.pipeline.errors import AgmError
 from agm.pipeline.io import hdf5, limits, unpickle
 from agm.pipeline.io.media import Unusable, opened_array, told
 from agm.pipeline.io.source import Source
+
+if TYPE_CHECKING:
+    import h5py
 
 
 def opened(source: Source) -> np.ndarray:
@@ -77,13 +79,15 @@ def _of_hdf5(path: Path, source: Source) -> np.ndarray:
         raise Unusable(f"{source.member!r} cannot be read: {told(error)}") from None
 
 
-def _part(file: h5py.File, source: Source) -> np.ndarray:
+def _part(file: "h5py.File", source: Source) -> np.ndarray:
     """A data set, or a row of one."""
+    whole = hdf5.dataset(file, source.member)
+    if whole is not None:
+        return hdf5.numbers(whole)
     parent, _, last = source.member.rpartition("/")
-    if isinstance(found := hdf5.child(file, source.member), h5py.Dataset):
-        return hdf5.numbers(found)
-    if isinstance(found := hdf5.child(file, parent), h5py.Dataset) and found.ndim:
-        return hdf5.numbers(found, _place(found, last, source))
+    rows = hdf5.dataset(file, parent)
+    if rows is not None and rows.ndim:
+        return hdf5.numbers(rows, _place(rows, last, source))
     raise Unusable(f"the file has no {source.member!r}")
 
 
@@ -93,10 +97,10 @@ def _of_csd(path: Path, source: Source) -> np.ndarray:
     file = _hdf5(path, path.stat().st_mtime_ns)
     try:
         video = hdf5.child(hdf5.only_child(file), f"data/{source.member}")  # one feature in each file
-        parts = [hdf5.child(video, name) for name in ("intervals", "features")]
-        if not all(isinstance(each, h5py.Dataset) for each in parts):
+        stored_intervals, stored_features = hdf5.dataset(video, "intervals"), hdf5.dataset(video, "features")
+        if stored_intervals is None or stored_features is None:
             raise Unusable(f"the file has no {source.member!r}")
-        intervals, features = map(hdf5.numbers, parts)
+        intervals, features = hdf5.numbers(stored_intervals), hdf5.numbers(stored_features)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise Unusable(f"{source.member!r} cannot be read: {told(error)}") from None
     if intervals.shape != (*features.shape[:1], 2):
@@ -107,10 +111,10 @@ def _of_csd(path: Path, source: Source) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _hdf5(path: Path, mtime_ns: int) -> h5py.File:
+def _hdf5(path: Path, mtime_ns: int) -> "h5py.File":
     """Opened once in each process."""
     try:
-        return h5py.File(path, "r")
+        return hdf5.opened(path)
     except OSError as error:
         raise Unusable(f"not an HDF5 file, truncated or damaged: {told(error)}") from None
 

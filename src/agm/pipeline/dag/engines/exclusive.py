@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agm.extras import MissingExtra
 from agm.pipeline.dag.engines import repository
 from agm.pipeline.dag.graph import Graph
 from agm.pipeline.errors import AgmError
@@ -37,7 +38,7 @@ def hold(graph: Graph) -> None:
     with ExitStack() as closing:
         try:
             repo = closing.enter_context(repository.opened())
-        except AgmError:
+        except (AgmError, MissingExtra):
             return  # nobody can run DVC here
         closing.enter_context(repository.locked(repo))
         repository.forget_ended(Path(repo.tmp_dir))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agm.extras import require
 from agm.pipeline.dag.graph import Graph
 from agm.pipeline.errors import AgmError
 from agm.pipeline.io.files import replacing, write_json
@@ -26,7 +27,9 @@ def opened() -> Iterator["Repo"]:
 
     Raises:
         AgmError: when there is none.
+        MissingExtra: when DVC is not installed.
     """
+    require("dvc", "dvc")
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
     from dvc.scm import SCMError

@@ -1,13 +1,13 @@
-"""The table of workflow/profiles/slurm/config.yaml, in Snakemake's words; and which command tells how jobs do."""
+"""What workflow/profiles/slurm/config.yaml asks for: its table in Snakemake's words, and how to ask after jobs."""
 
 import re
 import subprocess
+from functools import cache
 from typing import Any
-
-import snakemake_executor_plugin_slurm
 
 from agm.pipeline import config
 from agm.pipeline.dag.code import STEPS
+from agm.pipeline.dag.engines import slurm_plugin
 from agm.pipeline.errors import AgmError
 
 COLUMNS = {"partition", "time", "mem", "cpus", "gpus", "nodes"}
@@ -41,54 +41,29 @@ def threads(table: dict[str, Row], by_data_set: dict[str, dict[str, Row]]) -> di
     return {step: row["cpus"] for step, row in rows.items() if "cpus" in row}
 
 
+def correct_plugin() -> None:
+    """Correct Snakemake's plugin where it would wait for ever (`slurm_plugin` says in what).
+
+    Raises:
+        AgmError: when the plugin's version is not one that the corrections are made for.
+        MissingExtra: when the plugin is not installed.
+    """
+    slurm_plugin.correct(accounts=keeps_accounts())
+
+
 def status_command() -> str:
-    """`sacct` where the cluster keeps accounts, else `squeue`, and then nothing but `squeue`; either is understood."""
-    _understand()
+    """The command by which the plugin asks after its jobs: `sacct` where the cluster keeps accounts, else `squeue`."""
+    return "sacct" if keeps_accounts() else "squeue"
+
+
+@cache
+def keeps_accounts() -> bool:
+    """Whether the cluster keeps accounts, by its configuration."""
     try:
-        said = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60).stdout
+        done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
-        said = ""
-    if re.search(r"^AccountingStorageType\s*=.*slurmdbd", said, re.MULTILINE):
-        return "sacct"
-    _forget_sacct()
-    return "squeue"
-
-
-def _forget_sacct() -> None:
-    """Keep Snakemake's plugin from asking `sacct` where there are no accounts.
-
-    Told to ask `squeue`, it still asks `sacct` when the controller does not answer at once. That fails each time, in no
-    time, until the attempts are used up; then the plugin forgets its jobs, and Snakemake waits for them for ever.
-    """
-    known = snakemake_executor_plugin_slurm.is_query_tool_available
-    snakemake_executor_plugin_slurm.is_query_tool_available = lambda tool: tool != "sacct" and known(tool)
-
-
-def _understand() -> None:
-    """Have Snakemake's plugin see what became of every job; else it waits for some of them for ever.
-
-    It takes "CANCELLED by 0", which `sacct` says of a job that a person cancelled, for the state of one that runs. Of
-    the tasks of an array it asks `sacct` for numbers by which it does not know them: each would count as ended when the
-    last one has. And those that were cancelled before they began, both commands name together.
-    """
-    ask = snakemake_executor_plugin_slurm.query_job_status
-
-    async def query(command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
-        states, seconds = await ask(command.replace("JobIdRaw", "JobID"), logger)
-        if states is not None:
-            states = {job: state.partition(" ")[0] for jobs, state in states.items() for job in _tasks(jobs)}
-        return states, seconds
-
-    snakemake_executor_plugin_slurm.query_job_status = query
-
-
-def _tasks(job: str) -> list[str]:
-    """The jobs that SLURM means: of `7_[1-3,9%2]` 7_1, 7_2, 7_3 and 7_9."""
-    found = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", job)
-    if not found:
-        return [job]
-    ranges = [part.split("-") for part in found[2].split(",")]
-    return [f"{found[1]}_{task}" for ends in ranges for task in range(int(ends[0]), int(ends[-1]) + 1)]
+        return False
+    return re.search(r"^AccountingStorageType\s*=.*slurmdbd", done.stdout, re.MULTILINE) is not None
 
 
 def _rows(table: dict[str, Row], by_data_set: dict[str, dict[str, Row]], params: dict[str, Any]) -> dict[str, Row]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agm.extras import MissingExtra
 from agm.pipeline.dag.graph import RECORDS, Graph
-from agm.pipeline.errors import AgmError, of_system
+from agm.pipeline.errors import AgmError, of_extra, of_system
 from agm.pipeline.runtime.terminal import harmless
 
 
@@ -35,6 +36,8 @@ def errors_explained() -> Iterator[None]:
         sys.exit(harmless(f"error: {error}"))
     except OSError as error:
         sys.exit(harmless(f"error: {of_system(error)}"))
+    except MissingExtra as error:
+        sys.exit(harmless(f"error: {of_extra(error)}"))
 
 
 def prepare_jobs() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from agm.extras import require
 from agm.pipeline.config.schema import FlowFeatures
 from agm.pipeline.io.media import Unusable
 from agm.pipeline.io.source import Source
@@ -93,6 +94,7 @@ def _run(position: int, stack: int, count: int) -> list[int]:
 @cache
 def _method(shape: tuple[int, ...]) -> Any:
     """OpenCV's implementation, once in each process for each size: of small pictures it keeps settings of its own."""
+    require("cv2", "flow")
     import cv2
 
     cv2.setNumThreads(1)

@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from agm.extras import MissingExtra
 from agm.pipeline.config import Params
 from agm.pipeline.config.schema import Dataset, Limits
 from agm.pipeline.dag import code, store
@@ -198,6 +199,8 @@ def _tensor(source: Source, load: Load, most: Limits, skip: bool) -> np.ndarray 
         return str(error)
     except OSError as error:
         return f"the file cannot be read: {error.strerror or error}"
+    except MissingExtra:
+        raise  # no clip can be read without the package
     except Exception as error:  # whatever a broken file makes of a decoder costs this clip, not the run
         return f"the file cannot be decoded: {type(error).__name__}: {error}"
 

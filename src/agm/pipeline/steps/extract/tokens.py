@@ -2,16 +2,20 @@
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tokenizers import Tokenizer
 
+from agm.extras import MissingExtra, require
 from agm.pipeline.config.schema import TextFeatures
 from agm.pipeline.errors import AgmError
 from agm.pipeline.io.media import Unusable
 from agm.pipeline.io.source import Source
 from agm.pipeline.io.tensors import Feature
 from agm.pipeline.steps.extract.text import content
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 def feature(settings: TextFeatures, key: str) -> Feature:
@@ -65,6 +69,7 @@ def check(folder: str, key: str) -> None:
 
     Raises:
         AgmError: naming the parameter `key`.
+        MissingExtra: when the library of tokenizers is not installed.
     """
     if not path(folder).is_file():
         raise AgmError(
@@ -74,6 +79,8 @@ def check(folder: str, key: str) -> None:
         )
     try:
         _tokenizer(folder, 1)
+    except MissingExtra:
+        raise
     except Exception as error:  # the library raises nothing more particular
         raise AgmError(f"The tokenizer cannot be read: {error}", where=path(folder)) from None
 
@@ -84,8 +91,11 @@ def path(folder: str) -> Path:
 
 
 @cache
-def _tokenizer(folder: str, most: int) -> Tokenizer:
+def _tokenizer(folder: str, most: int) -> "Tokenizer":
     """The tokenizer, once in each process."""
+    require("tokenizers", "text")
+    from tokenizers import Tokenizer
+
     tokenizer = Tokenizer.from_file(str(path(folder)))
     tokenizer.no_padding()
     tokenizer.enable_truncation(most)

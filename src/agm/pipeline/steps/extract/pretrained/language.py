@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agm.extras import require
 from agm.pipeline.config.schema import TextFeatures
 from agm.pipeline.errors import AgmError
 from agm.pipeline.io.source import Source
@@ -32,9 +33,11 @@ def network(folder: str, key: str) -> Language:
 
     Raises:
         AgmError: when the folder does not hold it and its tokenizer.
+        MissingExtra: when the library is not installed.
     """
     tokens.check(folder, f"{key}.model")
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
+    require("transformers", "text")
     from safetensors import SafetensorError
     from transformers import AutoModel
     from transformers.utils import logging

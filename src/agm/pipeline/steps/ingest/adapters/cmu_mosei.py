@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from agm.pipeline.config.schema import Dataset
@@ -226,7 +225,7 @@ def _source(video: str, segment: Segment, column: str) -> Source:
 def _labelled(path: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Of each video the intervals, [n, 2] in seconds, and the sentiments, [n]."""
     try:
-        with h5py.File(path, "r") as file:
+        with hdf5.opened(path) as file:
             labels = hdf5.child(hdf5.only_child(file), "data")
             for video in labels:
                 features, intervals = (
