@@ -1,6 +1,7 @@
 """Pretrained networks of torchvision and torchaudio. Their weights are random ones that the tests make: what is
 checked is that the features are those of the network, with the preprocessing that is published for it."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torchaudio import pipelines
-from torchaudio.models import wav2vec2_model
+from torchaudio.models import wav2vec2_model, wavlm_model
 from torchvision import models
 
 from agm.pipeline.config.schema import AudioFeatures, ImageFeatures, VideoFeatures
@@ -21,9 +22,10 @@ from agm.pipeline.io.files import read_json, sha256
 from agm.pipeline.io.media import Unusable
 from agm.pipeline.io.source import Source
 from agm.pipeline.io.tensors import Feature
-from agm.pipeline.steps.extract import image, step
+from agm.pipeline.steps.extract import image, step, torchaudio_ops
 from agm.pipeline.steps.extract.pretrained import vision, weights
 from agm.pipeline.steps.extract.recipe import Recipe, recipe
+from clone import ROOT
 from media import tone, write_image, write_video, write_wav
 from pipeline import Pipeline
 
@@ -228,8 +230,8 @@ SMALL = {
 @pytest.fixture(params=[False, True], ids=["as it is", "normalised"])
 def speech(request, tmp_path, monkeypatch) -> tuple[nn.Module, str, bool]:
     """A small network in the place of one of torchaudio's pipelines, its weights' file, and whether it normalises."""
-    bundle = pipelines.Wav2Vec2Bundle("", SMALL, 16000, request.param, "Wav2Vec2")
-    monkeypatch.setattr(pipelines, "WAV2VEC2_BASE", bundle)
+    small = torchaudio_ops.SpeechNetwork(partial(wav2vec2_model, **SMALL | {"aux_num_out": None}), request.param)
+    monkeypatch.setitem(torchaudio_ops.SPEECH, "WAV2VEC2_BASE", small)
     torch.manual_seed(0)
     found = wav2vec2_model(**SMALL).eval()
     # The published files have the names of an older weight norm, and a layer for letters.
@@ -239,6 +241,48 @@ def speech(request, tmp_path, monkeypatch) -> tuple[nn.Module, str, bool]:
         state = {name.replace(new, old): each for name, each in state.items()}
     torch.save(state, tmp_path / "speech.pth")
     return found, str(tmp_path / "speech.pth"), request.param
+
+
+def all_pipelines() -> dict[str, pipelines.Wav2Vec2Bundle]:
+    """torchaudio's pipelines that turn sound into vectors, by name."""
+    found = {name: getattr(pipelines, name) for name in dir(pipelines)}
+    return {name: each for name, each in found.items() if isinstance(each, pipelines.Wav2Vec2Bundle)}
+
+
+def test_all_pipelines_of_speech_are_known():
+    assert torchaudio_ops.SPEECH.keys() == all_pipelines().keys()
+    assert {each.sample_rate for each in all_pipelines().values()} == {torchaudio_ops.SPEECH_RATE}
+
+
+def structure(network: nn.Module) -> tuple[list[str], list[torch.Size], list[tuple[str, str, object]]]:
+    """All that decides what a network makes of sound, weights aside: dropout is for training."""
+    settings = []
+    for name, module in network.named_modules():
+        for key, value in vars(module).items():
+            of_training = "drop" in key or key in ("p", "training")
+            if isinstance(value, bool | int | float | str) and not of_training:
+                settings.append((f"{name} {type(module).__name__}", key, value))
+    state = network.state_dict()
+    return list(state), [each.shape for each in state.values()], settings
+
+
+@pytest.mark.parametrize("name", all_pipelines())
+def test_a_network_of_speech_is_the_one_that_its_pipeline_has(name):
+    """torchaudio says it in private attributes, which only this test reads."""
+    bundle = all_pipelines()[name]
+    build = {"Wav2Vec2": wav2vec2_model, "WavLM": wavlm_model}[bundle._model_type]
+    with torch.device("meta"):  # shapes without numbers: some networks take gigabytes
+        wanted = structure(build(**bundle._params | {"aux_num_out": None}))
+        found = structure(torchaudio_ops.SPEECH[name].build())
+    assert found == wanted
+    assert torchaudio_ops.SPEECH[name].normalise == bundle._normalize_waveform
+
+
+def test_one_module_knows_torchaudio():
+    sources = [
+        path for path in (ROOT / "src").rglob("*.py") if re.search(r"(from|import) torchaudio\b", path.read_text())
+    ]
+    assert sources == [Path(torchaudio_ops.__file__)]
 
 
 def of_sound(path: str, **chosen: object) -> AudioFeatures:

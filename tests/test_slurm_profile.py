@@ -7,14 +7,16 @@ test_slurm.py.
 
 import json
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agm.pipeline.dag.engines import slurm
 from agm.pipeline.errors import AgmError
-from clone import Clone
+from clone import ROOT, Clone
 
 SBATCH = """\
 #!/usr/bin/env python3
@@ -215,3 +217,14 @@ def test_who_tells_how_jobs_do(
     slurm.keeps_accounts.cache_clear()
     assert slurm.status_command() == command
     slurm.keeps_accounts.cache_clear()
+
+
+def test_the_profile_corrects_the_plugin_before_anything_else_is_asked_of_it() -> None:
+    definitions = yaml.safe_load((ROOT / PROFILE).read_text())["__definitions__"]
+    assert definitions[-1] == "slurm.correct_plugin()"
+
+
+def test_without_the_plugin_snakemake_ends_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "snakemake_executor_plugin_slurm", None)
+    with pytest.raises(SystemExit, match=r'pip install "agm-multimodal\[slurm\]"'):
+        slurm.correct_plugin()

@@ -8,6 +8,7 @@ from typing import Any
 from agm.pipeline import config
 from agm.pipeline.dag.code import STEPS
 from agm.pipeline.dag.engines import slurm_plugin
+from agm.pipeline.dag.engines.tools import errors_explained
 from agm.pipeline.errors import AgmError
 
 COLUMNS = {"partition", "time", "mem", "cpus", "gpus", "nodes"}
@@ -44,11 +45,11 @@ def threads(table: dict[str, Row], by_data_set: dict[str, dict[str, Row]]) -> di
 def correct_plugin() -> None:
     """Correct Snakemake's plugin where it would wait for ever (`slurm_plugin` says in what).
 
-    Raises:
-        AgmError: when the plugin's version is not one that the corrections are made for.
-        MissingExtra: when the plugin is not installed.
+    Ends Snakemake, with the reason and what to do, when no plugin is installed or one of another version. An error
+    would be shown at the end of a page about Snakemake's arguments.
     """
-    slurm_plugin.correct(accounts=keeps_accounts())
+    with errors_explained():
+        slurm_plugin.correct(accounts=keeps_accounts())
 
 
 def status_command() -> str:

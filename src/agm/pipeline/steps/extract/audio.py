@@ -13,13 +13,13 @@ from av.audio.frame import AudioFrame
 from av.container import InputContainer
 from av.stream import Stream
 from torch import Tensor
-from torchaudio import functional, transforms
 
 from agm.pipeline.config.schema import AudioFeatures
 from agm.pipeline.io import limits
 from agm.pipeline.io.media import Unusable, decoded, opened, origin, packets, samples
 from agm.pipeline.io.source import Source
 from agm.pipeline.io.tensors import Feature
+from agm.pipeline.steps.extract import torchaudio_ops
 
 # Sound decoded beyond the length that is kept, so that the resampling filter sees what follows.
 MARGIN_SECONDS = 1.0
@@ -184,7 +184,7 @@ def resampled(source: Source, seconds: float, wanted: int) -> Tensor:
     wave, rate = mono(source, seconds + MARGIN_SECONDS)
     # The filter grows with the terms of the ratio; odd rates (44,101 Hz) are met within one part in a million.
     ratio = Fraction(wanted, rate).limit_denominator(1000)
-    return functional.resample(torch.from_numpy(wave), ratio.denominator, ratio.numerator)
+    return torchaudio_ops.resample(torch.from_numpy(wave), ratio.denominator, ratio.numerator)
 
 
 def fitted(wave: Tensor, length: int, fit: str) -> Tensor:
@@ -197,7 +197,7 @@ def fitted(wave: Tensor, length: int, fit: str) -> Tensor:
 @cache
 def _spectrum(settings: AudioFeatures) -> Callable[[Tensor], Tensor]:
     """The transform from [samples] to [bins, time]."""
-    stft = {"n_fft": settings.n_fft, "hop_length": settings.hop, "power": float(settings.power)}
+    n_fft, hop, power = settings.n_fft, settings.hop, float(settings.power)
     if settings.representation == "mel":
-        return transforms.MelSpectrogram(settings.rate, n_mels=settings.mels, **stft)
-    return transforms.Spectrogram(**stft)
+        return torchaudio_ops.mel_spectrogram(settings.rate, n_fft, hop, power, settings.mels)
+    return torchaudio_ops.spectrogram(n_fft, hop, power)

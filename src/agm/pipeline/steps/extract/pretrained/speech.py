@@ -9,19 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchaudio import pipelines
-from torchaudio.models import wav2vec2_model, wavlm_model
 
 from agm.pipeline.config.schema import AudioFeatures, FrozenSound
 from agm.pipeline.errors import AgmError
 from agm.pipeline.io.media import Unusable
 from agm.pipeline.io.source import Source
-from agm.pipeline.steps.extract import audio
+from agm.pipeline.steps.extract import audio, torchaudio_ops
 from agm.pipeline.steps.extract.pretrained import weights
 
 # Samples that one step of these networks sees.
 FEWEST_SAMPLES = 400
-BUILDERS = {"Wav2Vec2": wav2vec2_model, "WavLM": wavlm_model}
 
 
 class Speech(nn.Module):
@@ -43,15 +40,17 @@ def network(settings: FrozenSound, key: str) -> Speech:
     Raises:
         AgmError: when torchaudio has no such pipeline, or the file is not what it should be.
     """
-    bundle = _bundle(settings.model, key)
-    # torchaudio's own way to build it downloads the weights. 2.11, its last release, keeps these attributes.
-    options = bundle._params | {"aux_num_out": None}
-    found = BUILDERS[bundle._model_type](**options)
+    known = torchaudio_ops.SPEECH
+    if settings.model not in known:
+        what = f"torchaudio has no pipeline '{settings.model}' of this kind"
+        raise AgmError(what, where=f"{key}.model", fix=f"one of {', '.join(known)}")
+    chosen = known[settings.model]
+    found = chosen.build()
     path = Path(settings.weights)
     state = weights.read(path, f"{key}.weights")
     weights.rename(state, lambda name: None if name.startswith("aux.") else name)
     weights.fill(found, state, path, settings.model)
-    return Speech(found, bundle._normalize_waveform)
+    return Speech(found, chosen.normalise)
 
 
 def load(source: Source, settings: AudioFeatures) -> np.ndarray:
@@ -60,7 +59,7 @@ def load(source: Source, settings: AudioFeatures) -> np.ndarray:
     Raises:
         Unusable: when there is less sound than one step.
     """
-    rate = round(getattr(pipelines, settings.frozen.model).sample_rate)
+    rate = torchaudio_ops.SPEECH_RATE
     wave = audio.resampled(source, settings.seconds, rate)
     if len(wave) < FEWEST_SAMPLES:
         raise Unusable(f"the sound is too short: {len(wave)} samples at {rate} Hz, and {FEWEST_SAMPLES} are needed")
@@ -70,13 +69,4 @@ def load(source: Source, settings: AudioFeatures) -> np.ndarray:
 
 def longest(settings: AudioFeatures) -> np.ndarray:
     """As much sound as `load` returns at most."""
-    rate = getattr(pipelines, settings.frozen.model).sample_rate
-    return torch.zeros(round(settings.seconds * rate)).numpy()
-
-
-def _bundle(name: str, key: str) -> pipelines.Wav2Vec2Bundle:
-    known = [each for each in dir(pipelines) if isinstance(getattr(pipelines, each), pipelines.Wav2Vec2Bundle)]
-    if name not in known:
-        what = f"torchaudio has no pipeline '{name}' of this kind"
-        raise AgmError(what, where=f"{key}.model", fix=f"one of {', '.join(known)}")
-    return getattr(pipelines, name)
+    return torch.zeros(round(settings.seconds * torchaudio_ops.SPEECH_RATE)).numpy()
