@@ -6,16 +6,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 from agm.pipeline.runtime.terminal import harmless, silence
 
 T = TypeVar("T")
@@ -43,17 +33,25 @@ def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
     """Yield `items`, showing how many of `total` are done and how long the rest will take."""
     label = harmless(label)
     if sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            yield from bar.track(items, total=total, description=label)
+        yield from _barred(items, total, label)
     else:
         yield from _logged(items, total, label)
+
+
+def _barred(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    # Imported late: every command imports this module, and few of them draw a bar.
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        yield from bar.track(items, total=total, description=label)
 
 
 def _logged(items: Iterable[T], total: int, label: str) -> Iterator[T]:

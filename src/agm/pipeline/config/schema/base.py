@@ -38,9 +38,14 @@ Seed = Annotated[int, Field(ge=0)]
 
 
 class Block(BaseModel):
-    """A block of parameters: immutable, with no key that is not listed."""
+    """A block of parameters: immutable, with no key that is not listed.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    The text below a field says what it means, to whoever reads the source. No program asks for it, so pydantic is not
+    told to collect these texts (`use_attribute_docstrings`): for that it parses the source of every class, at the start
+    of every command.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
