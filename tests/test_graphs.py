@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from agm.pipeline import config
-from agm.pipeline.cli import STEPS
 from agm.pipeline.dag import code
 from agm.pipeline.dag.engines import keys
 from agm.pipeline.dag.fingerprints import FOLDER
 from agm.pipeline.dag.graph import MANY, Graph, Job
+from agm.pipeline.steps import MODULES
 from clone import ROOT, Clone
 
 STUDIES = {
@@ -131,6 +131,7 @@ CARRIERS = {
     "agm",
     "agm.extras",
     "agm.pipeline.cli",
+    "agm.pipeline.steps",
     "agm.pipeline.dag.code",
     "agm.pipeline.errors",
     "agm.pipeline.io.files",
@@ -178,7 +179,7 @@ def decides(module: str) -> bool:
 
 @pytest.mark.parametrize("step", code.STEPS)
 def test_code_lists_what_a_step_imports(step: str) -> None:
-    seen, todo = set(), {STEPS[step][0]}
+    seen, todo = set(), {MODULES[step]}
     while todo:
         module = todo.pop()
         seen.add(module)

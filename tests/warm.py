@@ -276,8 +276,10 @@ def _child(command: list[str], fault: dict[str, Any], into: int) -> None:
 
 def main(folder: str) -> None:
     import agm.pipeline.cli
+    import agm.pipeline.dag.make
+    import agm.pipeline.steps
 
-    for module, *_ in agm.pipeline.cli.STEPS.values():
+    for module in agm.pipeline.steps.MODULES.values():
         __import__(module)
     os.chdir(folder)
     answers = os.fdopen(os.dup(1), "w")

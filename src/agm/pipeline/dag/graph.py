@@ -18,6 +18,8 @@ RECORDS = Path("records")
 MANY = ("extract", "train", "concept", "evaluate", "evaluate_concept")
 """Steps of which DVC has one stage for many jobs, which differ in the last word of their cells: a seed or a part. Its
 time grows with the number of stages."""
+TRAINING = ("train", "concept")
+"""Steps that train a network. The index of such a run says whether it failed."""
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,11 @@ def put(job: Job, made_from: dict[str, Any]) -> None:
     _prune()
 
 
+def has(job: Job, made_from: dict[str, Any]) -> bool:
+    """Whether a result of `job` from `made_from` is kept. Its checksums are not compared; `take` does that."""
+    return bool(_read(_entry(job, made_from) / CONTENT).get("files"))
+
+
 def take(job: Job, made_from: dict[str, Any]) -> bool:
     """Put the kept result of a job in its place; whether there was a whole one."""
     entry = _entry(job, made_from)

@@ -72,6 +72,11 @@ def checkpoint_folder(params: Params, job: Job) -> Path:
     return _folder(job, provenance.expected(job, params))
 
 
+def resumable(job: Job, made_from: dict[str, Any]) -> bool:
+    """Whether there is a checkpoint from which a run that is made from `made_from` goes on."""
+    return any(_folder(job, made_from).glob("*.safetensors"))
+
+
 @contextmanager
 def begun(params: Params, job: Job) -> Iterator[Path]:
     """Name the checkpoints of other versions of the run, which it cannot go on from, and say what its own are made

@@ -45,16 +45,21 @@ def alone(name: str, *cell: str) -> Iterator[bool]:
 
 def taken(name: str, *cell: str) -> bool:
     """Whether a process holds the lock of a job in this checkout now."""
+    return held_by(name, *cell) is not None
+
+
+def held_by(name: str, *cell: str) -> str | None:
+    """Who holds the lock of a job in this checkout now, as `holder` says it; None where nobody does."""
     path = _path(name, *cell)
     if not path.exists():
-        return False
+        return None
     descriptor = open_file(path)
     try:
-        return not lock(descriptor)
+        return None if lock(descriptor) else holder(os.fstat(descriptor))
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        return False
+        return None
     finally:
         unlock(descriptor)
 
