@@ -346,6 +346,9 @@ def test_a_failed_run_that_is_out_of_date_is_made_again(diverged: None, states: 
     write_params("trainer.epochs=2", "methods.agm.alpha=0.25")
     found = states()[FAILING]
     assert found["state"] == "out of date" and found["reason"] == "methods.agm.alpha was 1.0, now 0.25"
+    write_params("trainer.epochs=2", "shards.rows=512")
+    found = states()[FAILING]
+    assert found["state"] == "out of date" and found["follows"] == ["agm shard"], "it may do better with other shards"
 
 
 # --- annotations that are too large to read ---
