@@ -82,6 +82,15 @@ def test_an_unknown_command_is_an_error_with_the_one_that_was_meant(capsys: pyte
     assert said.out == ""
 
 
+@pytest.mark.parametrize("arguments", [[], ["--version"]])
+def test_a_full_disk_is_an_error_in_words(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "agm.pipeline.cli", *arguments]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot read or write: No space left on device")
+
+
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, "--version") == f"agm {cli.agm.__version__}\n"
 

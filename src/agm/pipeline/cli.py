@@ -48,25 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments = sys.argv[1:]
         prepare_streams()
         _restart_where_needed(arguments)
-    first = arguments[0] if arguments else "--help"
-    if first in ("-h", "--help"):
-        show(_overview())
-        return 0
-    if first == "--version":
-        show(f"agm {agm.__version__}")
-        return 0
-    if first not in COMMANDS:
-        say(f"error: there is no command {first!r}{meant(first, COMMANDS)}\n  fix:   `agm --help` lists the commands")
-        return WRONG_USAGE
-    return _run(COMMANDS[first], arguments[1:])
-
-
-def _run(command: Command, arguments: list[str]) -> int:
-    """Run a command; returns the exit status."""
-    options = _parser(command, arguments).parse_args(arguments)
     try:
-        variables.check()
-        command.run(options)
+        return _dispatch(arguments)
     except AgmError as error:
         say(f"error: {error}")
         return 1
@@ -82,6 +65,24 @@ def _run(command: Command, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Show the overview or the version, or run the command that is named first; returns the exit status."""
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        show(_overview())
+        return 0
+    if name == "--version":
+        show(f"agm {agm.__version__}")
+        return 0
+    if name not in COMMANDS:
+        say(f"error: there is no command {name!r}{meant(name, COMMANDS)}\n  fix:   `agm --help` lists the commands")
+        return WRONG_USAGE
+    command = COMMANDS[name]
+    options = _parser(command, arguments[1:]).parse_args(arguments[1:])
+    variables.check()
+    command.run(options)
     return 0
 
 
