@@ -44,7 +44,7 @@ def clips(count: int, seed: int) -> tuple[Inputs, Tensor]:
 def network(layers: int, seed: int) -> MultimodalModel:
     """Three transformers and late concatenation."""
     config = schema.SequenceTransformerEncoder(
-        name="sequence_transformer", dim=64, heads=4, layers=layers, feedforward=128
+        name="sequence_transformer", dim=64, num_heads=4, num_layers=layers, dim_feedforward=128
     )
     encoders = {}
     for name, numbers in NUMBERS.items():

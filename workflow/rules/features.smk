@@ -12,7 +12,7 @@ rule extract:
         tensors="<data>/features/{modality}/part-{part}.parquet",
     log:
         "logs/extract/{modality}/{part}.log",
-    threads: 2  # processes of their own, so that a file that crashes a decoder costs one clip
+    threads: 2  # processes of their own, so that a file that crashes a decoder quarantines one clip
     message:
         "agm extract {wildcards.modality} {wildcards.part}"
     shell:
@@ -27,7 +27,7 @@ rule shard:
             expand(
                 "<data>/features/{modality}/part-{part}.json",
                 modality=PARAMS.study.modalities,
-                part=PARAMS.parts,
+                part=range(PARAMS.num_parts),
             )
         ),
         clips=settled("<data>/manifest.parquet"),
@@ -36,7 +36,7 @@ rule shard:
             expand(
                 "<data>/features/{modality}/part-{part}.parquet",
                 modality=PARAMS.study.modalities,
-                part=PARAMS.parts,
+                part=range(PARAMS.num_parts),
             )
         ),
     output:
@@ -64,7 +64,7 @@ rule inspect:
             expand(
                 "<data>/features/{modality}/part-{part}.json",
                 modality=PARAMS.study.modalities,
-                part=PARAMS.parts,
+                part=range(PARAMS.num_parts),
             )
         ),
     output:

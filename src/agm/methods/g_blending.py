@@ -79,7 +79,7 @@ def blend(histories: dict[str, pl.DataFrame]) -> Tensor:
         raise AgmError(
             "G-Blending has nothing to weigh: no run's validation loss has changed since its first epoch",
             where=f"the histories of {list(histories)}",
-            fix="raise trainer.optimiser.lr or trainer.epochs, and train the runs again",
+            fix="raise trainer.optimizer.lr or trainer.epochs, and train the runs again",
         )
     return weights / weights.sum()
 

@@ -21,11 +21,11 @@ class SequenceTransformer(Encoder):
         self.dim, self.sequence = config.dim, sequence
         self.projection = nn.Conv1d(values, config.dim, 1, bias=False)
         layer = nn.TransformerEncoderLayer(
-            config.dim, config.heads, config.feedforward, config.dropout, batch_first=True
+            config.dim, config.num_heads, config.dim_feedforward, config.dropout, batch_first=True
         )
         # As in the encoder of words: no nested tensors.
-        self.layers = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
-        self.channels = [config.dim] * config.layers
+        self.layers = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
+        self.channels = [config.dim] * config.num_layers
         # The layers keep PyTorch's own initialisation, as in the published network: see `initialise`.
         initialise(self.projection)
 

@@ -24,11 +24,13 @@ class Transformer(Encoder):
         self.embedding = nn.Embedding(vocabulary, config.dim, padding_idx=0)
         self.position = nn.Parameter(torch.randn(words, config.dim) * 0.02)
         layer = nn.TransformerEncoderLayer(
-            config.dim, config.heads, config.feedforward, config.dropout, batch_first=True, norm_first=True
+            config.dim, config.num_heads, config.dim_feedforward, config.dropout, batch_first=True, norm_first=True
         )
         # Nested tensors would change shapes and take another path in evaluation than in training.
-        self.layers = nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(config.dim), enable_nested_tensor=False)
-        self.channels = [config.dim] * config.layers
+        self.layers = nn.TransformerEncoder(
+            layer, config.num_layers, nn.LayerNorm(config.dim), enable_nested_tensor=False
+        )
+        self.channels = [config.dim] * config.num_layers
 
     @property
     def stages(self) -> list[nn.Module]:

@@ -35,7 +35,7 @@ class CrossAttention(Mixed):
     def __init__(self, dims: dict[str, int], classes: int, config: schema.CrossAttention) -> None:
         super().__init__(dims, classes)
         self.projections = nn.ModuleDict({name: nn.Linear(dim, config.dim) for name, dim in dims.items()})
-        self.layers = nn.ModuleList(Layer(list(dims), config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(list(dims), config) for _ in range(config.num_layers))
         self.norms = nn.ModuleDict({name: nn.LayerNorm(config.dim) for name in dims})
         self.classifier = nn.Linear(len(dims) * config.dim, classes)
         initialise(self)
@@ -80,15 +80,15 @@ class Stream(nn.Module):
         super().__init__()
         dim = config.dim
         self.own, self.others = (
-            nn.MultiheadAttention(dim, config.heads, config.dropout, batch_first=True) for _ in range(2)
+            nn.MultiheadAttention(dim, config.num_heads, config.dropout, batch_first=True) for _ in range(2)
         )
         self.own_norm, self.cross_norm, self.last_norm = (nn.LayerNorm(dim) for _ in range(3))
         self.dropout = nn.Dropout(config.dropout)
         self.feedforward = nn.Sequential(
-            nn.Linear(dim, config.feedforward),
+            nn.Linear(dim, config.dim_feedforward),
             nn.ReLU(),
             nn.Dropout(config.dropout),
-            nn.Linear(config.feedforward, dim),
+            nn.Linear(config.dim_feedforward, dim),
         )
 
     def see_own(self, state: Tensor, padding: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def _absent(params: Params) -> Iterator[str]:
 LONGEST_SHOWN = 80
 KEY = "[key]"
 """What pydantic puts behind a key that is wrong itself."""
-TAGGED = {("trainer", "optimiser"), "features", "encoders", "fusions"}
+TAGGED = {("trainer", "optimizer"), "features", "encoders", "fusions"}
 
 
 def _key(location: tuple[int | str, ...]) -> str:

@@ -114,8 +114,7 @@ class Graph:
         yield self._list()
         yield self._ingest()
         for modality in study.modalities:
-            for part in self.params.parts:
-                yield self._extract(modality, part)
+            yield from self.parts(modality)
         yield self._shard()
         yield self._inspect()
         for fusion in study.fusions:
@@ -175,7 +174,7 @@ class Graph:
             outputs=(self.data / "manifest.parquet", self.data / "rejected.parquet"),
             inputs=(self.data / "listing.json",),
             data=(self.data / "clips.parquet", self.data / "listing.parquet"),
-            parameters=(*self._source, "dataset.limits", "dataset.skip"),
+            parameters=(*self._source, "dataset.limits", "dataset.quarantine"),
             code=("ingest",),
         )
 
@@ -183,6 +182,10 @@ class Graph:
     def _source(self) -> tuple[str, ...]:
         keys = ("adapter", "modalities", "group", "label", "classes", "split", "texts", "links")
         return tuple(f"dataset.{key}" for key in keys)
+
+    def parts(self, modality: str) -> list[Job]:
+        """The extraction jobs of one modality."""
+        return [self._extract(modality, part) for part in range(self.params.num_parts)]
 
     def _extract(self, modality: str, part: int) -> Job:
         folder = self.data / "features" / modality
@@ -195,16 +198,16 @@ class Graph:
             data=(self.data / "manifest.parquet",),
             parameters=(
                 "dataset.limits",
-                "dataset.skip",
+                "dataset.quarantine",
                 f"dataset.modalities.{modality}",
                 f"features.{modality}",
-                "parts",
+                "num_parts",
             ),
             code=("extract",),
         )
 
     def _shard(self) -> Job:
-        parts = [self._extract(name, part) for name in self.params.study.modalities for part in self.params.parts]
+        parts = [part for name in self.params.study.modalities for part in self.parts(name)]
         return Job(
             step="shard",
             cell=(),
@@ -216,12 +219,12 @@ class Graph:
                 self.data / "rejected.parquet",
                 *(output for part in parts for output in part.outputs),
             ),
-            parameters=("shards", "parts", "dataset.modalities"),
+            parameters=("shards", "num_parts", "dataset.modalities"),
             code=("shard",),
         )
 
     def _inspect(self) -> Job:
-        parts = [self._extract(name, part) for name in self.params.study.modalities for part in self.params.parts]
+        parts = [part for name in self.params.study.modalities for part in self.parts(name)]
         return Job(
             step="inspect",
             cell=(),

@@ -47,7 +47,7 @@ class Split(Block):
 
 
 class Limits(Block):
-    """What reading one clip may take. A clip beyond a limit is left out with the reason; null is no limit.
+    """What reading one clip may take. A clip beyond a limit is quarantined with the reason; null is no limit.
 
     They hold for headers, which are looked at first, and for what the files really hold."""
 
@@ -97,10 +97,11 @@ class Dataset(Block):
     """Folders outside `root` to which links below it may lead. `root` itself may be a link to anywhere."""
     limits: Limits = Limits()
     """What reading one clip may take."""
-    skip: list[Flaw] = Field(default=["silent"])
-    """Clips to skip for what one of their files shows. `silent`: sound in which no channel varies. `antiphase`: sound
-    whose channels cancel out. `blank`: an image or a video of one colour. `still`: a video of one picture, a sequence
-    of equal steps. `constant`: an array of one number. Others are kept; `agm ingest` counts both."""
+    quarantine: list[Flaw] = Field(default=["silent"])
+    """Flaws that put a clip into quarantine, where one of its files shows them. `silent`: sound in which no channel
+    varies. `antiphase`: sound whose channels cancel out. `blank`: an image or a video of one colour. `still`: a video
+    of one picture, a sequence of equal steps. `constant`: an array of one number. Other clips are kept; `agm ingest`
+    counts both."""
 
 
 class DialNoise(Block):
@@ -167,7 +168,7 @@ class VideoFeatures(FeaturesBlock):
     """Taken from dataset.modalities; not written in the file."""
     frames: Positive = 8
     """Frames kept of every clip."""
-    rate: PositiveFloat | None = None
+    fps: PositiveFloat | None = None
     """Frames per second to sample; null spaces the frames evenly over the clip's time."""
     size: Positive = 224
     """The short side is scaled to this, then the centre is cropped to a square."""
@@ -189,7 +190,7 @@ class FlowFeatures(FeaturesBlock):
     """Taken from dataset.modalities; not written in the file."""
     frames: Positive = 8
     """Positions in every clip at which the flow is taken."""
-    rate: PositiveFloat | None = None
+    fps: PositiveFloat | None = None
     """Positions per second; null spaces them evenly over the clip's time."""
     stack: Positive = 1
     """Successive flow fields at each position. Each has two channels, to the right and downwards."""
@@ -256,7 +257,7 @@ class ArrayFeatures(FeaturesBlock):
 class AudioFeatures(FeaturesBlock):
     kind: Literal["audio"]
     """Taken from dataset.modalities; not written in the file."""
-    rate: Positive = 16000
+    sample_rate: Positive = 16000
     """Samples per second after resampling."""
     seconds: PositiveFloat = 3.0
     """Length that every clip is brought to."""
@@ -264,10 +265,10 @@ class AudioFeatures(FeaturesBlock):
     """How a shorter clip is brought to that length; a longer one is cut at its end."""
     representation: Literal["spectrogram", "mel"] = "spectrogram"
     n_fft: Positive = 512
-    hop: Positive = 353
+    hop_length: Positive = 353
     power: Literal[1, 2] = 1
     """1: magnitude, 2: power."""
-    mels: Positive = 80
+    n_mels: Positive = 80
     """Mel bands, for `mel` only."""
     log_floor: PositiveFloat = 1e-7
     """Added before the logarithm."""
@@ -276,7 +277,7 @@ class AudioFeatures(FeaturesBlock):
     sound is then padding."""
     frozen: FrozenSound | None = None
     """Vectors of a pretrained network in the place of the spectrogram; of the above it reads `seconds` and `fit`, and
-    has a rate of its own."""
+    has a sample rate of its own."""
 
     @property
     def produces(self) -> str:
@@ -286,10 +287,10 @@ class AudioFeatures(FeaturesBlock):
 class TextFeatures(FeaturesBlock):
     kind: Literal["text"]
     """Taken from dataset.modalities; not written in the file."""
-    words: Positive = 32
+    max_tokens: Positive = 32
     """Tokens kept of every text; shorter ones are padded with 0. In scripts without spaces (Chinese, Japanese, Thai) a
     character is a word, so a sentence takes more of them; an emoji is one."""
-    vocabulary: Positive = 10000
+    max_vocabulary: Positive = 10000
     """Size limit of the vocabulary, which is built on the training split only."""
     min_count: Positive = 1
     """Words seen less often in training are unknown words."""
@@ -331,7 +332,7 @@ Features = Annotated[
 
 
 class Shards(Block):
-    rows: Positive = 1024
+    max_rows_per_file: Positive = 1024
     """Most clips in one shard file."""
-    block: Positive = 64
+    row_group_size: Positive = 64
     """Clips in one Parquet row group: what training reads at a time."""

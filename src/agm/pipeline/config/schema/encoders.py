@@ -11,12 +11,12 @@ class Attention(Block):
     """What has attention of several heads."""
 
     dim: Positive
-    heads: Positive
+    num_heads: Positive
 
     @model_validator(mode="after")
     def _split_among_heads(self) -> Self:
-        if self.dim % self.heads:
-            raise ValueError(f"expected heads to divide dim, found heads {self.heads} and dim {self.dim}")
+        if self.dim % self.num_heads:
+            raise ValueError(f"expected num_heads to divide dim, found num_heads {self.num_heads} and dim {self.dim}")
         return self
 
 
@@ -53,9 +53,9 @@ class TransformerEncoder(Attention, EncoderBlock):
     reads = ("text",)
     name: Literal["transformer"]
     dim: Positive = 64
-    heads: Positive = 4
-    layers: Positive = 2
-    feedforward: Positive = 128
+    num_heads: Positive = 4
+    num_layers: Positive = 2
+    dim_feedforward: Positive = 128
     dropout: Fraction = 0.1
     embedding: str | None = None
     """Local path of word vectors in safetensors, `embedding` [vocabulary, dim], a row for each id of the extracted
@@ -68,9 +68,9 @@ class SequenceTransformerEncoder(Attention, EncoderBlock):
     reads = ("sequence",)
     name: Literal["sequence_transformer"]
     dim: Positive = 768
-    heads: Positive = 4
-    layers: Positive = 8
-    feedforward: Positive = 2048
+    num_heads: Positive = 4
+    num_layers: Positive = 8
+    dim_feedforward: Positive = 2048
     dropout: Fraction = 0.1
 
 

@@ -79,9 +79,9 @@ class CrossAttention(Attention, FusionBlock):
     sequential = True
     name: Literal["cross_attention"]
     dim: Positive = 512
-    heads: Positive = 4
-    layers: Positive = 6
-    feedforward: Positive = 1024
+    num_heads: Positive = 4
+    num_layers: Positive = 6
+    dim_feedforward: Positive = 1024
     dropout: Fraction = 0.1
 
     def refusal(self, features: dict[str, Features], dims: dict[str, int]) -> str | None:

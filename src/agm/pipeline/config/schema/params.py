@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import Field, model_validator
 
-from agm.pipeline.config.schema.base import Block, Name
+from agm.pipeline.config.schema.base import Block, Name, Positive
 from agm.pipeline.config.schema.data import Dataset, Dial, Features, SequenceFeatures, Shards
 from agm.pipeline.config.schema.encoders import Encoder, IdentityEncoder
 from agm.pipeline.config.schema.fusions import Fusion
@@ -38,8 +38,8 @@ class Params(Block):
     study: Study
     dataset: Dataset
     dial: Dial | None = None
-    parts: list[int] = Field(min_length=1)
-    """Extraction jobs of each modality, numbered from 0: how far a cluster can fan out."""
+    num_parts: Positive
+    """Extraction jobs of each modality: how far a cluster can fan out."""
     features: dict[Name, Features]
     shards: Shards
     encoders: dict[Name, Encoder]
@@ -83,8 +83,6 @@ class Params(Block):
             problems += [
                 f"{key}: {name!r} is not defined; there are {list(defined)}" for name in chosen if name not in defined
             ]
-        if self.parts != list(range(len(self.parts))):
-            problems.append(f"parts: expected 0, 1, 2, … in order, found {self.parts}")
         if self.dataset.generated and self.dial is None:
             problems.append("dial: expected the parameters of the demo set that dataset.generated names")
         for key, values in (

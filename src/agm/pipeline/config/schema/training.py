@@ -21,7 +21,7 @@ class AdamW(Block):
 
 
 class StepSchedule(Block):
-    step: Positive = 70
+    step_size: Positive = 70
     """Epochs between two reductions of the learning rate."""
     gamma: PositiveFloat = 0.1
 
@@ -29,14 +29,14 @@ class StepSchedule(Block):
 class Trainer(Block):
     epochs: Positive = 100
     batch_size: Positive = 64
-    optimiser: Annotated[Sgd | AdamW, Field(discriminator="name")] = Sgd(name="sgd")
+    optimizer: Annotated[Sgd | AdamW, Field(discriminator="name")] = Sgd(name="sgd")
     schedule: StepSchedule = StepSchedule()
-    clip: PositiveFloat | None = 1.0
+    grad_clip: PositiveFloat | None = 1.0
     """Where an entry of the classifier's weight gradient exceeds this, all gradients are clipped to this norm."""
-    select: Literal["accuracy", "loss"] = "accuracy"
-    """Which validation figure picks the epoch whose weights are kept."""
-    shuffle_window: Positive = 1024
-    """Clips held in memory to shuffle from."""
+    monitor: Literal["accuracy", "loss"] = "accuracy"
+    """The validation metric by which the best epoch is picked: the weights of that epoch are kept."""
+    shuffle_buffer: Positive = 1024
+    """Size of the shuffle buffer in clips, summed over the processes of a run."""
     threads: Positive = 1
     """CPU threads of a run: part of the configuration because results repeat only at the same number."""
     processes: Positive = 1

@@ -38,7 +38,7 @@ class NoClock(Exception):
 
 def feature(settings: AudioFeatures) -> Feature:
     """What `load` returns."""
-    bins = settings.mels if settings.representation == "mel" else settings.n_fft // 2 + 1
+    bins = settings.n_mels if settings.representation == "mel" else settings.n_fft // 2 + 1
     time = _windows(_length(settings), settings)
     if settings.as_sequence:
         return Feature("sequence", "float32", (time, bins))
@@ -53,10 +53,10 @@ def load(source: Source, settings: AudioFeatures) -> np.ndarray:
     Raises:
         Unusable: when there is less sound than one window.
     """
-    wave = resampled(source, settings.seconds, settings.rate)
+    wave = resampled(source, settings.seconds, settings.sample_rate)
     if len(wave) < settings.n_fft:
         raise Unusable(
-            f"the sound is too short: {len(wave)} samples at {settings.rate} Hz, and {settings.n_fft} are needed"
+            f"the sound is too short: {len(wave)} samples at {settings.sample_rate} Hz, and {settings.n_fft} are needed"
         )
     spectrum = _spectrum(settings)(fitted(wave, _length(settings), settings.fit))
     found = torch.log(spectrum + settings.log_floor)
@@ -69,12 +69,12 @@ def load(source: Source, settings: AudioFeatures) -> np.ndarray:
 
 def _windows(samples: int, settings: AudioFeatures) -> int:
     """Of how many windows the spectrogram is."""
-    return 1 + samples // settings.hop
+    return 1 + samples // settings.hop_length
 
 
 def _length(settings: AudioFeatures) -> int:
     """Samples after resampling and fitting."""
-    return round(settings.seconds * settings.rate)
+    return round(settings.seconds * settings.sample_rate)
 
 
 def mono(source: Source, seconds: float) -> tuple[np.ndarray, int]:
@@ -197,7 +197,7 @@ def fitted(wave: Tensor, length: int, fit: str) -> Tensor:
 @cache
 def _spectrum(settings: AudioFeatures) -> Callable[[Tensor], Tensor]:
     """The transform from [samples] to [bins, time]."""
-    n_fft, hop, power = settings.n_fft, settings.hop, float(settings.power)
+    n_fft, hop_length, power = settings.n_fft, settings.hop_length, float(settings.power)
     if settings.representation == "mel":
-        return torchaudio_ops.mel_spectrogram(settings.rate, n_fft, hop, power, settings.mels)
-    return torchaudio_ops.spectrogram(n_fft, hop, power)
+        return torchaudio_ops.mel_spectrogram(settings.sample_rate, n_fft, hop_length, power, settings.n_mels)
+    return torchaudio_ops.spectrogram(n_fft, hop_length, power)

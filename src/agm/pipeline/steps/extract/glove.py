@@ -26,7 +26,7 @@ CONTRACTION = re.compile(r"(.+)(n't|'(?:s|m|d|re|ve|ll))", re.IGNORECASE)
 
 def feature(settings: TextFeatures, vectors: np.ndarray) -> Feature:
     """What becomes of `load`'s rows of `vectors` [rows, size]."""
-    return Feature("sequence", "float32", (settings.words, vectors.shape[1]))
+    return Feature("sequence", "float32", (settings.max_tokens, vectors.shape[1]))
 
 
 def load(source: Source, settings: TextFeatures, rows: Mapping[str, int]) -> np.ndarray:
@@ -36,7 +36,7 @@ def load(source: Source, settings: TextFeatures, rows: Mapping[str, int]) -> np.
         Unusable: when the file is not UTF-8 or none of its words has a vector.
     """
     words = (part for word in read(source, settings) for part in ([word] if word in rows else _parts(word)))
-    found = [rows[word] for word in words if word in rows][: settings.words]
+    found = [rows[word] for word in words if word in rows][: settings.max_tokens]
     if not found:
         raise Unusable("none of the text's words has a vector")
     return np.array(found, np.int64)

@@ -118,7 +118,7 @@ def _glove(settings: schema.TextFeatures, key: str, chosen: Iterable[Source]) ->
 
     rows, vectors = glove.vectors(chosen, settings, key)
     load = partial(glove.load, settings=settings, rows=rows)
-    finish = partial(glove.looked_up, vectors=vectors, steps=settings.words)
+    finish = partial(glove.looked_up, vectors=vectors, steps=settings.max_tokens)
     return Recipe(glove.feature(settings, vectors), load, finish, pretrained=Path(settings.glove))
 
 

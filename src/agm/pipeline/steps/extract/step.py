@@ -6,7 +6,7 @@ Writes   data/<data set>/features/<modality>/part-<part>.parquet: clip_id, tenso
          data/<data set>/features/<modality>/part-<part>.json: what the tensors are, and the clips that failed
 
 A part is a contiguous slice of the manifest, so that a cluster can fan out; its order is kept. A clip that cannot be
-decoded is listed with the reason and left out; only a part of which nothing can be used stops the run. The
+decoded is quarantined with the reason; only a part of which nothing can be used stops the run. The
 vocabulary of a text modality is built on all training clips, whichever part is extracted. Clips of which a result in
 the store (`agm.pipeline.dag.store`) has the tensor, of the same content by the same recipe, are not decoded again.
 """
@@ -46,7 +46,7 @@ MOST_ROWS = 256
 
 # Clips that a network is given at once, as far as they are of one shape.
 BATCH = 16
-CONSTANT = "all numbers are equal (dataset.skip)"
+CONSTANT = "all numbers are equal (dataset.quarantine)"
 
 Row = tuple[str, str, str, np.ndarray]
 """What is written of a clip: its id, its source's key, its file's checksum, its tensor."""
@@ -61,7 +61,8 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     modality, part = job.cell[0], int(job.cell[1])
     clips = _clips(job, modality)
     root = Path(params.dataset.root)
-    chosen = clips[len(clips) * part // len(params.parts) : len(clips) * (part + 1) // len(params.parts)]
+    first, last = (len(clips) * number // params.num_parts for number in (part, part + 1))
+    chosen = clips[first:last]
     sources = [Source(**each) for each in chosen["source"]]
     _check_unchanged(params, sources)
     training = (Source(**each).below(root) for each in clips.filter(split="train")["source"])
@@ -85,7 +86,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
                     fix=f"see dataset.root and dataset.modalities.{modality} in params.yaml",
                 )
     if rejected:
-        say(f"extract {modality} {part}: {len(rejected)} clips left out, the first: {rejected[0]['reason']}")
+        say(f"extract {modality} {part}: {len(rejected)} clips quarantined, the first: {rejected[0]['reason']}")
     return {
         "feature": {
             "kind": found.feature.kind,
@@ -107,7 +108,7 @@ def _identity(params: Params, modality: str, found: Recipe, pretrained: str | No
         "kind": params.dataset.modalities[modality].kind,
         "features": params.features[modality].model_dump(mode="json"),
         "limits": params.dataset.limits.model_dump(mode="json"),
-        "skip": params.dataset.skip,
+        "quarantine": params.dataset.quarantine,
         "feature": found.feature.to_json(),
         "vocabulary": found.vocabulary,
         "pretrained": pretrained,
@@ -146,7 +147,7 @@ def _clips(job: Job, modality: str) -> pl.DataFrame:
 
 def _results(sources: list[Source], found: Recipe, dataset: Dataset, label: str) -> Iterator[Result]:
     """For each clip its tensor, or the reason why there is none, and its file's checksum."""
-    attempt = partial(_attempt, load=found.load, most=dataset.limits, skip="constant" in dataset.skip)
+    attempt = partial(_attempt, load=found.load, most=dataset.limits, refuse_constant="constant" in dataset.quarantine)
     if any(map(packed.in_pickle, sources)):
         return track(map(attempt, sources), len(sources), label)
     if found.finish is None:
@@ -172,13 +173,14 @@ def _fatal(source: Source) -> Result:
     return "the decoder crashed on the file, or memory ran out", ""
 
 
-def _attempt(source: Source, load: Load, most: Limits, skip: bool = False) -> Result:
+def _attempt(source: Source, load: Load, most: Limits, refuse_constant: bool = False) -> Result:
     """The tensor of one clip, or the reason why there is none, and the checksum of its file.
 
     Args:
-        skip: whether constant arrays are skipped. `agm ingest` has looked at them, but not into files of many clips.
+        refuse_constant: whether constant arrays are quarantined. `agm ingest` has looked at them, but not into files of
+            many clips.
     """
-    tensor = _tensor(source, load, most, skip)
+    tensor = _tensor(source, load, most, refuse_constant)
     try:
         return tensor, _content(source.path) if source.path is not None else ""
     except OSError:
@@ -190,18 +192,19 @@ def _content(path: str) -> str:
     return files.sha256(Path(path))
 
 
-def _tensor(source: Source, load: Load, most: Limits, skip: bool) -> np.ndarray | str:
+def _tensor(source: Source, load: Load, most: Limits, refuse_constant: bool) -> np.ndarray | str:
     try:
         with warnings_named(source.path), limits.under(most, memory=not packed.in_pickle(source)):
             tensor = load(source)
-        return CONSTANT if skip and source.member is not None and _constant(tensor) else tensor
+        return CONSTANT if refuse_constant and source.member is not None and _constant(tensor) else tensor
     except Unusable as error:
         return str(error)
     except OSError as error:
         return f"the file cannot be read: {error.strerror or error}"
     except MissingExtra:
         raise  # no clip can be read without the package
-    except Exception as error:  # whatever a broken file makes of a decoder costs this clip, not the run
+    # Whatever a decoder does with a broken file quarantines this clip, and does not end the run.
+    except Exception as error:
         return f"the file cannot be decoded: {type(error).__name__}: {error}"
 
 

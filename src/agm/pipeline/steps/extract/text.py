@@ -39,7 +39,7 @@ SAYS = regex.compile(r"[\p{L}\p{N}\p{Extended_Pictographic}\p{Emoji_Modifier}\p{
 
 def feature(settings: TextFeatures, vocabulary: list[str]) -> Feature:
     """What `load` returns."""
-    return Feature("text", "int32", (settings.words,), vocabulary=FIRST_WORD + len(vocabulary))
+    return Feature("text", "int32", (settings.max_tokens,), vocabulary=FIRST_WORD + len(vocabulary))
 
 
 def load(source: Source, settings: TextFeatures, ids: Mapping[str, int]) -> np.ndarray:
@@ -48,10 +48,10 @@ def load(source: Source, settings: TextFeatures, ids: Mapping[str, int]) -> np.n
     Raises:
         Unusable: when the file is not UTF-8 or holds no word.
     """
-    first = read(source, settings)[: settings.words]
+    first = read(source, settings)[: settings.max_tokens]
     if not first:
         raise Unusable("the text holds no word")
-    found = np.zeros(settings.words, np.int32)
+    found = np.zeros(settings.max_tokens, np.int32)
     found[: len(first)] = [ids.get(word, UNKNOWN) for word in first]
     return found
 
@@ -105,7 +105,7 @@ def vocabulary(sources: Iterable[Source], settings: TextFeatures) -> list[str]:
     """The most frequent words of the given texts, ties in alphabetical order; unreadable ones count nothing."""
     counts = Counter(chain.from_iterable(texts(sources, settings)))
     frequent = sorted((-count, word) for word, count in counts.items() if count >= settings.min_count)
-    return [word for _, word in frequent[: settings.vocabulary]]
+    return [word for _, word in frequent[: settings.max_vocabulary]]
 
 
 def texts(sources: Iterable[Source], settings: TextFeatures) -> Iterator[list[str]]:

@@ -217,9 +217,9 @@ def _step(stream: VideoStream) -> Fraction:
 def wanted(times: Times, settings: VideoFeatures | FlowFeatures) -> list[int]:
     """The times of the frames to take, ascending."""
     count = settings.frames
-    if settings.rate is None:
+    if settings.fps is None:
         start = max(times.start, times.frames[0])
         piece = (times.end - start) / count
         return [times.shown_at(start + piece * (2 * number + 1) / 2) for number in range(count)]
-    step = 1 / (Fraction(settings.rate) * times.base)
+    step = 1 / (Fraction(settings.fps) * times.base)
     return [times.shown_at(times.start + number * step) for number in range(count)]

@@ -25,7 +25,7 @@ def feature(settings: TextFeatures, key: str) -> Feature:
         AgmError: when the folder, which the parameter `key` names, holds no tokenizer.
     """
     check(settings.tokenizer, key)
-    return Feature("text", "int32", (settings.words,), vocabulary=highest(settings.tokenizer) + 2)
+    return Feature("text", "int32", (settings.max_tokens,), vocabulary=highest(settings.tokenizer) + 2)
 
 
 def load(source: Source, settings: TextFeatures) -> np.ndarray:
@@ -34,8 +34,8 @@ def load(source: Source, settings: TextFeatures) -> np.ndarray:
     Raises:
         Unusable: when the file is not UTF-8 or holds no token.
     """
-    tokens = numbers(source, settings.tokenizer, settings.words)
-    found = np.zeros(settings.words, np.int32)
+    tokens = numbers(source, settings.tokenizer, settings.max_tokens)
+    found = np.zeros(settings.max_tokens, np.int32)
     found[: len(tokens)] = tokens + 1
     return found
 

@@ -14,7 +14,7 @@ class Scheme:
     Attributes:
         about: one or two sentences: whose split it is, what is disjoint, and for whom it is.
         counts: the official number of clips of each split that the annotations give; a difference is a warning.
-        disjoint: whether clips are left out where their group is in another split: training loses them first, the
+        disjoint: whether clips are quarantined where their group is in another split: training loses them first, the
             test keeps its own.
     """
 

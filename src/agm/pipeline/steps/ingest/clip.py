@@ -40,7 +40,7 @@ class Adapter:
     Attributes:
         clips: reads the annotations; raises AgmError with row numbers for what is wrong with them.
         card: what is known about a published data set; None for anybody's own data. A file of a published data set
-            that is not there costs its clip: downloads are never complete. In one's own list it is an error.
+            that is not there quarantines its clip: downloads are never complete. In one's own list it is an error.
         made_by: the command that makes the folder, or None for data that the user brings.
         unique: how many of the last parts of a path tell its file from all others of its kind, wherever a download is
             unpacked (`agm.pipeline.steps.ingest.locate`).

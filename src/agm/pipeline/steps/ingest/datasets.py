@@ -72,7 +72,7 @@ def describe(name: str, overrides: Sequence[str], groups: Path = GROUPS) -> None
     clips, files, notes = locate(dataset, adapters.read(dataset))
     show(f"\nIn {dataset.root}{f', split {card.scheme(dataset)!r}' if card else ''}")
     show("\n".join([_counts(dataset, card, clips, files), *notes]))
-    show("\n".join(_left_out(Path("data") / dataset.name)))
+    show("\n".join(_quarantined(Path("data") / dataset.name)))
 
 
 def cards() -> dict[str, Card]:
@@ -169,7 +169,7 @@ def _hanging(key: str, text: str, width: int = 8) -> str:
 def _counts(dataset: Dataset, card: Card | None, clips: Sequence[Clip], files: Mapping[str, Seen]) -> str:
     """A table with a row per split: the official number of clips, and those that are there."""
     official = card.schemes[card.scheme(dataset)].counts if card else {}
-    rows = [("split", "official", "annotated", "left out", "incomplete", "there")]
+    rows = [("split", "official", "annotated", "quarantined", "incomplete", "there")]
     for split in (*SPLITS, None):
         states = Counter(_state(clip, dataset, files) for clip in clips if clip.split == split)
         if states or split in official:
@@ -177,7 +177,7 @@ def _counts(dataset: Dataset, card: Card | None, clips: Sequence[Clip], files: M
             expected = f"{official[split]:,}" if split in official else "–"
             rows.append((split or "to draw", expected, *(f"{each:,}" for each in counts)))
     lost = [path for path, seen in files.items() if seen.size is None]
-    lines = ["  ".join(cell.rjust(10) for cell in row) for row in rows]
+    lines = ["  ".join(cell.rjust(11) for cell in row) for row in rows]
     if lost:
         lines.append(f"{len(lost):,} of {len(files):,} files are not there, the first: {lost[0]}")
     lines += [*adapters.differences(dataset, clips), *adapters.spellings(dataset, clips)]
@@ -185,23 +185,23 @@ def _counts(dataset: Dataset, card: Card | None, clips: Sequence[Clip], files: M
 
 
 def _state(clip: Clip, dataset: Dataset, files: Mapping[str, Seen]) -> str:
-    """Whether the clip is left out on purpose, lacks a modality or its file, or is there."""
+    """Whether the clip is quarantined on purpose, lacks a modality or its file, or is there."""
     if clip.left_out is not None:
-        return "left out"
+        return "quarantined"
     sources = [clip.sources.get(name) for name in dataset.modalities]
     lacks = any(each is None or (each.path is not None and files[each.path].size is None) for each in sources)
     return "incomplete" if lacks else "there"
 
 
-def _left_out(folder: Path) -> Iterator[str]:
-    """What ingest and extract put aside, if they have run: the most frequent reasons."""
+def _quarantined(folder: Path) -> Iterator[str]:
+    """What ingest and extract quarantined, if they have run: the most frequent reasons."""
     path = next((each for name in ("quarantine", "rejected") if (each := folder / f"{name}.parquet").exists()), None)
     if path is None:
         return
     table = pl.read_parquet(path)
     reasons = table.group_by("step", "modality", "reason").len("clips")
     reasons = reasons.sort("clips", "step", "modality", "reason", descending=[True, False, False, False])
-    yield f"\n{table['clip_id'].n_unique():,} clips in quarantine ({path})"
+    yield f"\n{table['clip_id'].n_unique():,} clips quarantined ({path})"
     for step, modality, reason, clips in reasons.head(REASONS).iter_rows():
         yield f"{clips:>10,}  {step}, {modality or 'clip'}: {reason}"
     if len(reasons) > REASONS:

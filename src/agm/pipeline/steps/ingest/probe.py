@@ -81,7 +81,7 @@ class Rejection:
 
     Attributes:
         modality: its first modality that fails, or None where the annotations leave the clip out.
-        flaw: what that modality's file shows, where the clip is skipped because of it.
+        flaw: what that modality's file shows, where the clip is quarantined because of it.
     """
 
     modality: str | None
@@ -90,12 +90,12 @@ class Rejection:
 
 
 def probe_clip(
-    root: str, kinds: dict[str, str], most: Limits, skip: Collection[Flaw], clip: Clip
+    root: str, kinds: dict[str, str], most: Limits, quarantine: Collection[Flaw], clip: Clip
 ) -> dict[str, Media] | Rejection:
     """Probe every modality (name → kind in `kinds`) of one clip, under the limits `most`.
 
     Args:
-        skip: the flaws for which the clip is rejected.
+        quarantine: the flaws for which the clip is quarantined.
     """
     if clip.left_out is not None:
         return Rejection(None, clip.left_out)
@@ -110,8 +110,8 @@ def probe_clip(
                 media = replace(media, flaw=flaw(source, kind, media.stream))
         except Unusable as error:
             return Rejection(modality, str(error))
-        if media.flaw in skip:
-            return Rejection(modality, f"{SAYS[media.flaw]} (dataset.skip)", media.flaw)
+        if media.flaw in quarantine:
+            return Rejection(modality, f"{SAYS[media.flaw]} (dataset.quarantine)", media.flaw)
         found[modality] = media
     return found
 
@@ -138,7 +138,7 @@ def probe(source: Source, kind: str) -> Media:
         raise Unusable("the file is not there") from None
     except OSError as error:
         raise Unusable(f"the file cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # decoders fail in many ways on damaged files, and each must cost one clip only
+    except Exception as error:  # decoders fail in many ways on damaged files, and each must quarantine one clip only
         raise Unusable(f"the {kind} cannot be decoded: {told(error)}") from None
 
 

@@ -7,7 +7,7 @@
                                       equal texts
     data/<dataset>/manifest.json      the classes, clips per split, what leaks from split to split, flaws of each
                                       modality, what else is odd
-    data/<dataset>/rejected.parquet   a row per clip that cannot be used, with the reason
+    data/<dataset>/rejected.parquet   a row per clip that goes into quarantine, with the reason
 
 A clip that cannot be used costs that clip and never the run. Splits that the
 annotations leave open are assigned by `dataset.split`. The manifest's rows are in a seeded random order that every
@@ -63,7 +63,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
             fix="check dataset.label and the labels of the annotations",
         )
     kinds = {name: modality.kind for name, modality in dataset.modalities.items()}
-    probe = partial(probe_clip, dataset.root, kinds, dataset.limits, dataset.skip)
+    probe = partial(probe_clip, dataset.root, kinds, dataset.limits, dataset.quarantine)
     probes = list(parallel_map(probe, clips, "ingest", CHUNK, died=partial(_fatal, kinds)))
     manifest = _manifest(clips, splits, probes, classes, dataset)
     rejected = _rejected(clips, splits, probes)
@@ -171,18 +171,18 @@ def _fatal(kinds: dict[str, str], clip: Clip) -> Rejection:
 
 
 def _flaws(probes: Sequence[dict[str, Media] | Rejection], dataset: Dataset) -> dict[str, dict[str, dict[str, int]]]:
-    """For each modality and each flaw that was found in it, how many clips with it are kept and skipped."""
-    kept, skipped = Counter(), Counter()
+    """For each modality and each flaw that was found in it, how many clips with it are kept and quarantined."""
+    kept, quarantined = Counter(), Counter()
     for found in probes:
         if isinstance(found, Rejection):
-            skipped[found.modality, found.flaw] += 1
+            quarantined[found.modality, found.flaw] += 1
         else:
             kept.update((name, media.flaw) for name, media in found.items())
     counts = {
         name: {
-            flaw: {"kept": kept[name, flaw], "skipped": skipped[name, flaw]}
+            flaw: {"kept": kept[name, flaw], "quarantined": quarantined[name, flaw]}
             for flaw in SAYS
-            if kept[name, flaw] or skipped[name, flaw]
+            if kept[name, flaw] or quarantined[name, flaw]
         }
         for name in dataset.modalities
     }
@@ -196,9 +196,11 @@ def _flawed(flaws: dict[str, dict[str, dict[str, int]]]) -> list[str]:
         for flaw, clips in found.items():
             why = f"{SAYS[flaw]} ({modality})"
             if clips["kept"]:
-                said.append(f"{count('clip', clips['kept'])} kept although {why}: '{flaw}' in dataset.skip skips them")
-            if clips["skipped"]:
-                said.append(f"{count('clip', clips['skipped'])} skipped because {why}: see dataset.skip")
+                kept = count("clip", clips["kept"])
+                said.append(f"{kept} kept although {why}: '{flaw}' in dataset.quarantine quarantines them")
+            if clips["quarantined"]:
+                quarantined = count("clip", clips["quarantined"])
+                said.append(f"{quarantined} quarantined because {why}: see dataset.quarantine")
     return said
 
 

@@ -70,13 +70,14 @@ def _known(graph: Graph, clip_id: str) -> dict[str, Any]:
 def facts(graph: Graph, clip: dict[str, Any]) -> list[tuple[str, str]]:
     """What is known of the clip, by name."""
     clip_id = clip["clip_id"]
-    left_out = pl.read_parquet(graph.data / "quarantine.parquet").filter(clip_id=clip_id).to_dicts()
-    split = clip["split"] or next((each["split"] for each in left_out), None)
+    quarantined = pl.read_parquet(graph.data / "quarantine.parquet").filter(clip_id=clip_id).to_dicts()
+    split = clip["split"] or next((each["split"] for each in quarantined), None)
     found = [("clip", clip_id), ("label", clip["label"]), ("split", split)]
     found += [("group", clip["group"]), ("seconds", None if clip["duration"] is None else f"{clip['duration']:.2f}")]
     found += [(name, _place(clip[name])) for name in graph.params.dataset.modalities]
     found += [("shows", f"{name}: {flaw}") for name, flaw in clip["flaws"].items() if flaw]
-    found += [("left out", f"by {each['step']}, {each['modality'] or 'clip'}: {each['reason']}") for each in left_out]
+    for each in quarantined:
+        found.append(("quarantined", f"by {each['step']}, {each['modality'] or 'clip'}: {each['reason']}"))
     found += [("looks like", each) for each in _alike(graph.data / "duplicates.parquet", clip_id)]
     return [(name, value) for name, value in found if value is not None]
 
@@ -112,7 +113,7 @@ def _tensors(params: Params, clip_id: str, features: dict[str, Feature]) -> dict
     """The clip's tensor of each modality that was extracted from it: also of clips that lack another one."""
     graph = Graph(params)
     found = {}
-    for name, part in product(features, params.parts):
+    for name, part in product(features, range(params.num_parts)):
         job = graph.job("extract", name, part)
         path = job.outputs[0]
         if path.exists() and (tensor := _tensor(path, clip_id, features[name])) is not None:

@@ -11,7 +11,7 @@ Writes   data/<data set>/contact_sheet.png: the first clips of each class, as th
          sheet
 
 With the id of a clip, writes inspected/<clip>.png instead, and prints where the clip comes from, its label and split,
-which clips look the same, and whether it was left out, and why. The name of the data set stands for all of it.
+which clips look the same, and whether it was quarantined, and why. The name of the data set stands for all of it.
 
 Equal sounds or texts alone are common and harmless: a finding is what agrees in every modality. A clip that begins
 elsewhere in the same recording, or that shows another part of the picture, is not found.
@@ -91,9 +91,9 @@ def run(params: Params, job: Job) -> dict[str, Any]:
 
 def _used(graph: Graph) -> pl.DataFrame:
     """The manifest's clips that are in the shards, in its order."""
-    left_out = pl.read_parquet(graph.data / "quarantine.parquet", columns=["clip_id"])
+    quarantined = pl.read_parquet(graph.data / "quarantine.parquet", columns=["clip_id"])
     return pl.read_parquet(graph.data / "manifest.parquet").join(
-        left_out, on="clip_id", how="anti", maintain_order="left"
+        quarantined, on="clip_id", how="anti", maintain_order="left"
     )
 
 

@@ -77,7 +77,7 @@ def _network(params: Params, modality: str, ids: np.ndarray, person: str | None)
 
 def _vocabulary(params: Params, modality: str) -> list[str]:
     """The words of a modality in the order of their ids."""
-    job = Graph(params).job("extract", modality, params.parts[0])
+    job = Graph(params).job("extract", modality, 0)
     return read_json(job.index, job.command)["feature"]["vocabulary"]
 
 

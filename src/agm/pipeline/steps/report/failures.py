@@ -65,8 +65,8 @@ def _clips(batch: list[str] | None) -> str:
 def _advice(study: Study) -> Iterator[str]:
     """What to do; only what these failures call for."""
     yield (
-        "What to do: lower trainer.optimiser.lr, trainer.clip (or set one) or the method's strength, and start the "
-        "engine again. A change of the trainer trains every run anew, and so keeps them comparable."
+        "What to do: lower trainer.optimizer.lr, trainer.grad_clip (or set one) or the method's strength, and start "
+        "the engine again. A change of the trainer trains every run anew, and so keeps them comparable."
     )
     if run := _first(study, "batch"):
         clip = shlex.quote(run.failed["batch"][0])

@@ -51,7 +51,7 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
         few=FEW_FAILURES,
         intro=tables.intro(study),
         confidence=percent(study.params.evaluation.confidence),
-        selection={"accuracy": "highest accuracy", "loss": "lowest loss"}[study.params.trainer.select],
+        selection={"accuracy": "highest accuracy", "loss": "lowest loss"}[study.params.trainer.monitor],
         seeds=count(len(names.seeds), "seed") + without,
         few_clips=_few_clips(study),
         enough_clips=ENOUGH_CLIPS,

@@ -240,7 +240,7 @@ def duplicates(study: Study) -> Table:
 def flaws(study: Study) -> Table:
     """How many clips have files, and tensors, that show nothing, by modality; no rows where none has."""
     rows = [
-        (Cell(modality), Cell(f"{flaw} file"), Cell(f"{clips['kept']:,}"), Cell(f"{clips['skipped']:,}"))
+        (Cell(modality), Cell(f"{flaw} file"), Cell(f"{clips['kept']:,}"), Cell(f"{clips['quarantined']:,}"))
         for modality, found in study.inspection["flaws"].items()
         for flaw, clips in found.items()
     ]
@@ -249,7 +249,9 @@ def flaws(study: Study) -> Table:
         for modality, clips in study.inspection["blank"].items()
         if clips
     ]
-    return Table("Clips that show nothing", ("modality", "what", "kept", "skipped"), tuple(rows), words=frozenset({1}))
+    return Table(
+        "Clips that show nothing", ("modality", "what", "kept", "quarantined"), tuple(rows), words=frozenset({1})
+    )
 
 
 def reasons(study: Study, most: int) -> Table:

@@ -4,9 +4,9 @@ Reads    data/<data set>/manifest.parquet, rejected.parquet and features/<modali
 Writes   data/<data set>/shards/<split>-<number>.parquet: clip_id, label, and one tensor column per modality
          data/<data set>/shards.json: what the tensors are (mean and standard deviation over the training split
          included), counts per split and class, checksums
-         data/<data set>/quarantine.parquet: every clip that was left out since ingest, with the reason
+         data/<data set>/quarantine.parquet: every clip that was quarantined since ingest, with the reason
 
-A clip that lacks a modality is left out. The manifest's seeded random order is kept. One row group per modality and
+A clip that lacks a modality is not used. The manifest's seeded random order is kept. One row group per modality and
 one block per split are in memory, however large the data.
 """
 
@@ -103,7 +103,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     """
     folder, quarantine = job.outputs
     graph = Graph(params)
-    parts = {name: [graph.job("extract", name, part) for part in params.parts] for name in params.dataset.modalities}
+    parts = {name: graph.parts(name) for name in params.dataset.modalities}
     indexes = {name: [files.read_index(part.index, part.command) for part in jobs] for name, jobs in parts.items()}
     features = {name: _agreed(jobs, indexes[name]) for name, jobs in parts.items()}
     clips = _joined(_manifest(graph), {name: [part.outputs[0] for part in jobs] for name, jobs in parts.items()})
@@ -168,7 +168,7 @@ def _write(
     folder: Path, clips: pl.DataFrame, parts: dict[str, list[Job]], features: dict[str, Feature], params: Params
 ) -> tuple[dict[str, SplitWriter], dict[str, Moments]]:
     """Write every clip of `clips` to its split's files, and gather the moments of the training split."""
-    sizes = (params.shards.rows, params.shards.block)
+    sizes = (params.shards.max_rows_per_file, params.shards.row_group_size)
     writers = {split: SplitWriter(folder, split, features, *sizes) for split in SPLITS}
     moments = {name: Moments(each) for name, each in features.items() if each.kind != "text"}
     kept = set(clips["clip_id"])
@@ -202,7 +202,7 @@ def _rows(parts: list[Job], feature: Feature, kept: set[str]) -> Iterator[tuple[
 
 
 def _quarantine(graph: Graph, target: Path, indexes: dict[str, list[dict[str, Any]]]) -> int:
-    """Write what ingest and extract left out, and return how many clips that are."""
+    """Write the clips that ingest and extract quarantined, and return how many clips that are."""
     extracted = [row for parts in indexes.values() for part in parts for row in part["rejected"]]
     ingested = pl.read_parquet(graph.data / "rejected.parquet", columns=list(QUARANTINE))
     table = pl.concat([ingested.cast(QUARANTINE), pl.DataFrame(extracted, schema=QUARANTINE)])
@@ -222,8 +222,9 @@ def _content(writers: dict[str, SplitWriter], params: Params) -> dict[str, Any]:
     found = {
         name: {split: each[name] for split, each in by_split.items()} for name in (CLIPS, *params.dataset.modalities)
     }
-    found[CLIPS]["block"] = params.shards.block  # with the rows of the files, the order of training
-    found[CLIPS]["rows"] = params.shards.rows
+    # Both decide the order of training.
+    found[CLIPS]["row_group_size"] = params.shards.row_group_size
+    found[CLIPS]["max_rows_per_file"] = params.shards.max_rows_per_file
     return found
 
 

@@ -61,7 +61,7 @@ class Training:
         self.device = next(model.parameters()).device
         self.data = Clips(shards, model, trainer, seed)
         self.weights = [*model.parameters(), *method.parameters()]
-        self.optimiser = build_optimiser(trainer.optimiser, self.weights)
+        self.optimiser = build_optimiser(trainer.optimizer, self.weights)
         if trainer.channels_last:
             model.to(memory_format=torch.channels_last)
         if trainer.compile:
@@ -97,7 +97,7 @@ class Training:
                 self.failed = self._diagnosis(error, folder)
                 return
             self.history.append(row)
-            if epoch == select_epoch(self.history, self.trainer.select):
+            if epoch == select_epoch(self.history, self.trainer.monitor):
                 self.best_epoch, self.best_weights = epoch, plain(self.model.state_dict())
             checkpoints.save_epoch(self)
             watch.look()
@@ -178,8 +178,8 @@ class Training:
             self.optimiser.zero_grad(set_to_none=True)
             self.method.backward(self.model, loss)
             norms.append(gradient_norm(self.weights))
-            if self.trainer.clip is not None:
-                clip_gradients(self.model.fusion.classifiers, self.weights, self.trainer.clip, norms[-1])
+            if self.trainer.grad_clip is not None:
+                clip_gradients(self.model.fusion.classifiers, self.weights, self.trainer.grad_clip, norms[-1])
             self.optimiser.step()
             noted.append(loss.detach())
         self.gradient_norm = torch.stack(norms).amax()
@@ -206,7 +206,7 @@ class Training:
         """StepLR, as a function of the epoch: nothing to keep across an interruption."""
         schedule = self.trainer.schedule
         for group in self.optimiser.param_groups:
-            group["lr"] = self.trainer.optimiser.lr * schedule.gamma ** (epoch // schedule.step)
+            group["lr"] = self.trainer.optimizer.lr * schedule.gamma ** (epoch // schedule.step_size)
 
 
 class Clips:
@@ -248,7 +248,7 @@ class Clips:
             yield Batch(self._laid_out(self.model.prepare(raw)), labels, batch.clip_ids)
 
     def _order(self, epoch: int) -> dict[str, Any]:
-        return {"shuffle": (self.seed, epoch), "window": self.trainer.shuffle_window}
+        return {"shuffle": (self.seed, epoch), "window": self.trainer.shuffle_buffer}
 
     def _laid_out(self, inputs: Inputs) -> Inputs:
         if not self.trainer.channels_last:

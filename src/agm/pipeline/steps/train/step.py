@@ -3,7 +3,7 @@ modality can do alone.
 
 Reads data/<dataset>/shards as a stream, never a whole split. Writes, below runs/<dataset>/<fusion>/…:
 
-  model.safetensors   the weights of the epoch with the best validation figure (trainer.select)
+  model.safetensors   the weights of the epoch with the best validation metric (trainer.monitor)
   history.parquet     one row per epoch: losses, validation accuracy in total and of each φ_m, κ and scores of AGM
   run.json            what the run was and what made it
 

@@ -72,9 +72,9 @@ def load(source: Source, settings: TextFeatures) -> np.ndarray:
     Raises:
         Unusable: when the file is not UTF-8 or holds no token.
     """
-    return tokens.numbers(source, settings.frozen.model, settings.words)
+    return tokens.numbers(source, settings.frozen.model, settings.max_tokens)
 
 
 def longest(settings: TextFeatures) -> np.ndarray:
     """As many tokens as `load` returns at most, and the highest that there are."""
-    return np.full(settings.words, tokens.highest(settings.frozen.model), np.int64)
+    return np.full(settings.max_tokens, tokens.highest(settings.frozen.model), np.int64)
