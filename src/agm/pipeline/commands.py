@@ -60,6 +60,11 @@ class Command:
 
 
 def _compose(options: Namespace) -> None:
+    if options.migrate:
+        from agm.pipeline.config.migrate import migrate
+
+        migrate(options.migrate, options.overrides)
+        return
     from agm.pipeline.config.compose import compose
 
     compose(options.overrides)
@@ -194,7 +199,10 @@ _ALL = (
         "write params.yaml from the groups in params/",
         "agm.pipeline.config.compose",
         _compose,
-        (Argument("overrides", nargs="*", help="Hydra overrides, such as study=demo methods.agm.alpha=2"),),
+        (
+            Argument("overrides", nargs="*", help="Hydra overrides, such as study=demo methods.agm.alpha=2"),
+            Argument("--migrate", nargs="+", metavar="FILE", help="rewrite the old names of keys in these files"),
+        ),
     ),
     Command(
         "status",

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agm.pipeline.config import plain
+from agm.pipeline.config import plain, renamed
 from agm.pipeline.config.schema import Params
 from agm.pipeline.errors import AgmError, meant
 
@@ -70,6 +70,10 @@ def check(content: dict[str, Any], source: object) -> Params:
             where=source,
             fix=f"agm compose … {unset[0]}=VALUE",
         )
+    if old := renamed.found(content):
+        lines = "\n".join(f"  {line}" for line in old)
+        how = f"`agm compose --migrate {source}` rewrites an old file" if isinstance(source, Path) else renamed.HOW
+        raise AgmError(f"Keys of the configuration have other names now:\n{lines}", where=source, fix=how)
     try:
         # JSON mode is strict about types (no "3" for 3, no true for 1), and yet a YAML list is a list.
         params = Params.model_validate_json(json.dumps(content), strict=True)

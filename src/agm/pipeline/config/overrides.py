@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agm.pipeline.config import renamed
 from agm.pipeline.errors import AgmError, meant
 
 FIX = (
@@ -89,11 +90,29 @@ def mistake(overrides: Sequence[str], groups: Path, error: Exception) -> AgmErro
         content = OmegaConf.to_container(composed(whole, groups))
     except HydraException:
         content = {}
+    for each in parsed:
+        if said := _renamed(each.key_or_group, content):
+            return AgmError(said, where=where, fix=renamed.HOW)
     for each in parsed if content else ():
         if said := _unknown_key(each, content, groups):
             return AgmError(said, where=where, fix="a parameter that the groups do not write is added by +KEY=VALUE")
+    if said := _renamed_reference(error, content):
+        return AgmError(said, where=where, fix=renamed.HOW)
     cause = f"{error}" if error.__cause__ is None else f"{error}: {error.__cause__}"
     return AgmError(f"Hydra cannot compose this: {cause}", where=where, fix=FIX)
+
+
+def _renamed(key: str, content: dict[str, Any]) -> str | None:
+    """The new name of an old key, or None."""
+    new = renamed.now(tuple(key.split(".")), renamed.kinds_in(content))
+    return None if new is None else f"{key} is now {new}"
+
+
+def _renamed_reference(error: Exception, content: dict[str, Any]) -> str | None:
+    """The new name of an old key that a file of params/ refers to, or None."""
+    reference = re.search(r"Interpolation key '([^']+)' not found", str(error))
+    said = None if reference is None else _renamed(reference[1], content)
+    return None if said is None else f"A file of params/ refers to an old key: {said}"
 
 
 def _unknown_file(choice: Any, groups: Path) -> str | None:
