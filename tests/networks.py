@@ -20,7 +20,7 @@ FUSIONS = {
     "gated": schema.Gated(name="gated", hidden=7),
     "low_rank": schema.LowRank(name="low_rank", rank=2, hidden=6),
     "cross_attention": schema.CrossAttention(
-        name="cross_attention", dim=4, heads=2, layers=2, feedforward=5, dropout=0.2
+        name="cross_attention", dim=4, num_heads=2, num_layers=2, dim_feedforward=5, dropout=0.2
     ),
 }
 """Those for any number of modalities: all but `psp`, which reads two sequences (see test_fusions.py)."""
@@ -51,9 +51,11 @@ def small_model(fusion: str, count: int, seed: int = 0, dtype: torch.dtype = tor
     """A model over the first `count` modalities, with running statistics that are not their initial ones."""
     torch.manual_seed(seed)
     block = FUSIONS[fusion]
-    text = schema.TransformerEncoder(name="transformer", dim=6, heads=2, layers=1, feedforward=8, dropout=0.2)
+    text = schema.TransformerEncoder(
+        name="transformer", dim=6, num_heads=2, num_layers=1, dim_feedforward=8, dropout=0.2
+    )
     sensor = schema.SequenceTransformerEncoder(
-        name="sequence_transformer", dim=4, heads=2, layers=1, feedforward=8, dropout=0.2
+        name="sequence_transformer", dim=4, num_heads=2, num_layers=1, dim_feedforward=8, dropout=0.2
     )
     encoders = {
         "audio": WithDropout(Conv(1, [3, 5], block.sequential)),

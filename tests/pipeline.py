@@ -17,7 +17,7 @@ from clone import ROOT
 ANNOTATIONS = ROOT.parent / "shared/data/annotations"
 STEPS = ("annotations", "list", "ingest", "extract", "shard")
 # One network, one seed, one epoch.
-TINY = ("parts=[0]", "study.seeds=[0]", "trainer.epochs=1", "trainer.batch_size=8")
+TINY = ("num_parts=1", "study.seeds=[0]", "trainer.epochs=1", "trainer.batch_size=8")
 
 
 def official(name: str) -> Path:
@@ -60,7 +60,7 @@ class Pipeline:
 
     @property
     def quarantine(self) -> dict[str, str]:
-        """Clip id → reason, of all clips that were left out."""
+        """Clip id → reason, of all clips that were quarantined."""
         table = pl.read_parquet(self.data / "quarantine.parquet")
         return dict(table.select("clip_id", "reason").iter_rows())
 

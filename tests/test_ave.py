@@ -228,7 +228,7 @@ def test_from_videos_to_a_network(tmp_path, monkeypatch):
         "encoder@encoders.video=conv",
         "trainer=small",
         "features.video.size=16",
-        "features.audio={rate: 8000, seconds: 0.5, n_fft: 1024}",
+        "features.audio={sample_rate: 8000, seconds: 0.5, n_fft: 1024}",
     )
     pipeline = Pipeline(tmp_path, monkeypatch, "study=ave_raw", f"dataset.root={root}", *small).run()
     assert pipeline.index["leaks"] == []

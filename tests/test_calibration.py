@@ -20,11 +20,11 @@ STUDY = [
     "dial.clips=1200",
     "dial.noise.video=0.3",
     "features.video.frames=1",
-    "parts=[0]",
+    "num_parts=1",
     f"study.seeds={list(SEEDS)}",
     "study.methods=[joint]",
     "trainer.epochs=30",
-    "trainer.schedule.step=30",
+    "trainer.schedule.step_size=30",
 ]
 AUDIBLE, DROWNED = 0.1, 30.0
 

@@ -175,7 +175,7 @@ def test_look_alikes_are_told_by_list_and_kept_by_ingest(tmp_path, monkeypatch, 
     data = dataset(tmp_path / "raw", *rows)
     changes = [f"dataset.root={data.root}", "dataset.group=speaker"]
     changes += ["~dataset.modalities", "+dataset.modalities={text: {kind: text, column: text}}"]
-    changes += ["~features", "+features={text: {words: 4}}", "~encoders", "+encoders={text: {name: transformer}}"]
+    changes += ["~features", "+features={text: {max_tokens: 4}}", "~encoders", "+encoders={text: {name: transformer}}"]
     changes += [f"dataset.annotations.clips={data.annotations['clips']}"]
     compose(["study=spoken_digits", *changes], tmp_path / "params.yaml", ROOT / "params")
     monkeypatch.chdir(tmp_path)

@@ -298,7 +298,7 @@ def test_from_the_sdk_to_a_trained_network(tmp_path, monkeypatch):
     write_csd(
         root / "CMU_MOSEI_TimestampedWordVectors.csd", "glove_vectors", words | {"g": words["c"], "f": words["c"]}
     )
-    small = ["encoders.text.dim=8", "encoders.text.heads=2", "encoders.audio.dim=8", "encoders.audio.heads=2"]
+    small = ["encoders.text.dim=8", "encoders.text.num_heads=2", "encoders.audio.dim=8", "encoders.audio.num_heads=2"]
     pipeline = Pipeline(
         tmp_path / "work", monkeypatch, "study=cmu_mosei", f"dataset.root={root}", "fusion=[late_concat]", *small
     ).run()
@@ -336,7 +336,7 @@ def test_from_mmsa_to_a_trained_network(tmp_path, monkeypatch):
         "features.video.size=16",
         "features.audio.seconds=0.5",
         "encoders.text.dim=8",
-        "encoders.text.heads=2",
+        "encoders.text.num_heads=2",
     ).run()
     assert set(pipeline.quarantine) == {"v1_7", "v1_8", "v2_9"}
     assert pipeline.index["clips"] == {"train": 2, "val": 2, "test": 3}
@@ -346,7 +346,14 @@ def test_from_mmsa_to_a_trained_network(tmp_path, monkeypatch):
 def test_sound_as_a_sequence(tmp_path):
     """The same numbers as the picture of the sound, step by step, and padding where it ends."""
     path = str(write_wav(tmp_path / "a.wav", tone(440, 1.0, 16000)))
-    options = {"kind": "audio", "seconds": 2.0, "representation": "mel", "hop": 2000, "n_fft": 2048, "mels": 20}
+    options = {
+        "kind": "audio",
+        "seconds": 2.0,
+        "representation": "mel",
+        "hop_length": 2000,
+        "n_fft": 2048,
+        "n_mels": 20,
+    }
     picture, steps = AudioFeatures(**options), AudioFeatures(**options, as_sequence=True)
     assert (picture.produces, steps.produces) == ("audio", "sequence")
     whole, found = (audio.load(Source(path, stream=0), each) for each in (picture, steps))

@@ -207,7 +207,7 @@ SMALL = (
     "fusion=[late_concat]",
     "trainer=small",
     "features.video.size=16",
-    "features.audio.rate=8000",
+    "features.audio.sample_rate=8000",
     "features.audio.seconds=0.5",
 )
 

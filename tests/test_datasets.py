@@ -66,7 +66,7 @@ def test_a_card_says_what_is_expected_and_how_to_give_a_folder(name: str, capsys
 
 def test_what_is_there_is_counted_and_nothing_is_written(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = said(capsys, "crema_d", f"dataset.root={raw}")
-    assert re.search(r"^ *split +official +annotated +left out +incomplete +there$", printed, re.MULTILINE)
+    assert re.search(r"^ *split +official +annotated +quarantined +incomplete +there$", printed, re.MULTILINE)
     assert re.search(r"^ *to draw +– +4 +0 +1 +3$", printed, re.MULTILINE)
     assert f"1 of 8 files are not there, the first: AudioWAV/{CLIPS[2]}.wav" in printed
     assert "quarantine" not in printed
@@ -92,7 +92,7 @@ def test_params_yaml_and_the_quarantine_are_used(raw: Path, capsys: pytest.Captu
     pl.DataFrame(rows, schema=QUARANTINE, orient="row").write_parquet(data / "rejected.parquet")
     printed = said(capsys, "crema_d")
     assert re.search(r"^ *to draw +– +4 ", printed, re.MULTILINE)
-    assert "3 clips in quarantine (data/crema_d/rejected.parquet)" in printed
+    assert "3 clips quarantined (data/crema_d/rejected.parquet)" in printed
     assert re.search(r"^ +2  ingest, audio: the file is empty$", printed, re.MULTILINE)
     assert "To see what is in your copy" in said(capsys, "ave"), "params.yaml is about another data set"
 

@@ -16,8 +16,10 @@ from plain import attention, linear, normal
 
 pytestmark = pytest.mark.numerical
 
-TEXT = schema.TransformerEncoder(name="transformer", dim=8, heads=2, layers=2, feedforward=6)
-SENSOR = schema.SequenceTransformerEncoder(name="sequence_transformer", dim=6, heads=2, layers=2, feedforward=5)
+TEXT = schema.TransformerEncoder(name="transformer", dim=8, num_heads=2, num_layers=2, dim_feedforward=6)
+SENSOR = schema.SequenceTransformerEncoder(
+    name="sequence_transformer", dim=6, num_heads=2, num_layers=2, dim_feedforward=5
+)
 CASES = {
     "audio": (schema.ConvEncoder(name="conv", channels=[3, 5]), Feature("audio", "float32", (1, 9, 14)), 3 * 4),
     "image": (schema.ResNet18Encoder(name="resnet18"), Feature("image", "uint8", (3, 40, 70)), 2 * 3),

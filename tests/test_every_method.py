@@ -37,7 +37,7 @@ FUSIONS = {
     "film": {"name": "film"},
     "gated": {"name": "gated"},
     "low_rank": {"name": "low_rank"},
-    "cross_attention": {"name": "cross_attention", "dim": 8, "heads": 2, "layers": 1, "feedforward": 8},
+    "cross_attention": {"name": "cross_attention", "dim": 8, "num_heads": 2, "num_layers": 1, "dim_feedforward": 8},
 }
 # Networks of their own: what they put in the place of the fusion starts as it does for nobody else.
 OWN_FUSION = {"mla", "amco", "greedy"}
@@ -139,7 +139,7 @@ def test_every_method_starts_from_joint_trainings_weights_batches_and_clipping(
     (joint, other) = starts
     assert other[1].clip_ids == joint[1].clip_ids
     assert all(torch.equal(x, other[1].inputs[key]) for key, x in joint[1].inputs.items())
-    assert other[2] == joint[2] == {graph.params.trainer.clip}
+    assert other[2] == joint[2] == {graph.params.trainer.grad_clip}
     assert other[3] == joint[3]
     for key, weight in joint[0].items():
         if not (name in OWN_FUSION and key.startswith("fusion.")):
@@ -151,7 +151,7 @@ def test_every_method_starts_from_joint_trainings_weights_batches_and_clipping(
 def test_a_batch_of_one_clip_is_a_step_of_every_method(name: str) -> None:
     """Where no network has BatchNorm; others are refused at composing."""
     torch.manual_seed(0)
-    size = {"dim": 4, "heads": 2, "layers": 1, "feedforward": 8}
+    size = {"dim": 4, "num_heads": 2, "num_layers": 1, "dim_feedforward": 8}
     text = schema.TransformerEncoder(name="transformer", **size)
     sensor = schema.SequenceTransformerEncoder(name="sequence_transformer", **size)
     encoders = {"text": Transformer(9, 5, text), "sensor": SequenceTransformer(3, sensor)}

@@ -39,8 +39,8 @@ CLIPS = Path(__file__).parents[2] / "shared" / "data" / "clips"
 WHITE = (255, 255, 255)
 
 
-def gray(frames: int = 4, rate: float | None = None, size: int = 16, channels: int = 1) -> VideoFeatures:
-    return VideoFeatures(kind="video", frames=frames, rate=rate, size=size, channels=channels)
+def gray(frames: int = 4, fps: float | None = None, size: int = 16, channels: int = 1) -> VideoFeatures:
+    return VideoFeatures(kind="video", frames=frames, fps=fps, size=size, channels=channels)
 
 
 # --- video ------------------------------------------------------------------------------------------------------
@@ -57,13 +57,13 @@ def test_frames_are_evenly_spaced(tmp_path, frames, count, expected):
 @pytest.mark.parametrize("rate, expected", [(1, [0, 10, 20, 24]), (10, [0, 1, 2, 3]), (4, [0, 2, 5, 7])])
 def test_frames_are_taken_at_a_rate_and_the_last_repeated(tmp_path, rate, expected):
     path = write_video(tmp_path / "a.mp4", 25, rate=10)
-    assert levels(video.load(Source(path, 0), gray(4, rate=rate))) == expected
+    assert levels(video.load(Source(path, 0), gray(4, fps=rate))) == expected
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
 def test_seeking_finds_the_same_frames_as_decoding_all(tmp_path, monkeypatch, name):
     path = write_video(tmp_path / name, 60, options={"g": "6", "bf": "2"})
-    for settings in (gray(2), gray(3, rate=0.5)):
+    for settings in (gray(2), gray(3, fps=0.5)):
         monkeypatch.undo()
         times = video.scan(Source(path, 0))
         assert len(times.frames) == 60 and video._is_sparse(video.wanted(times, settings), times.keys)
@@ -303,7 +303,7 @@ def test_frames_are_chosen_by_time_where_the_rate_varies(tmp_path, name):
     source = Source(write_video(tmp_path / name, 10, times=UNEVEN, options={"bf": "0"}), 0)
     # The middles of four pieces of 10.1 s are at 1.3, 3.8, 6.3 and 8.8 s.
     assert levels(video.load(source, gray(4))) == [3, 3, 8, 8]
-    assert levels(video.load(source, gray(6, rate=0.5))) == [0, 3, 4, 8, 8, 9]
+    assert levels(video.load(source, gray(6, fps=0.5))) == [0, 3, 4, 8, 8, 9]
     assert levels(video.load(replace(source, start=1.0, end=3.0), gray(2))) == [3, 3]  # within the time of one frame
     assert levels(video.load(replace(source, start=3.5, end=4.5), gray(4))) == [3, 3, 5, 7]
 
@@ -330,7 +330,7 @@ def recordings(folder: Path, suffix: str, offset: int) -> list[Path]:
 def test_times_that_go_back_or_jump_where_recordings_were_joined(tmp_path, suffix, offset):
     path = join(tmp_path / f"a{suffix}", *recordings(tmp_path, suffix, offset))
     assert levels(video.load(Source(path, 0), gray(6))) == [5, 15, 25, 35, 45, 55]
-    assert levels(video.load(Source(path, 0), gray(6, rate=1))) == [0, 10, 20, 30, 40, 50]
+    assert levels(video.load(Source(path, 0), gray(6, fps=1))) == [0, 10, 20, 30, 40, 50]
     assert levels(video.load(Source(path, 0, start=2.0, end=4.0), gray(4))) == [22, 27, 32, 37]
 
 
@@ -342,7 +342,7 @@ def test_times_of_a_live_recording_that_go_back_or_jump(tmp_path, offset):
 
 def test_a_pause_is_none_of_a_recordings_joints(tmp_path):
     path = write_video(tmp_path / "a.ts", 4, times=[0, 60, 120, 180], options={"bf": "0"})
-    assert levels(video.load(Source(path, 0), gray(4, rate=0.1))) == [0, 1, 3, 3]
+    assert levels(video.load(Source(path, 0), gray(4, fps=0.1))) == [0, 1, 3, 3]
 
 
 def delay_a_frame(path: Path, seconds: float, timescale: int) -> int:
@@ -364,7 +364,7 @@ def delay_a_frame(path: Path, seconds: float, timescale: int) -> int:
 def test_one_wrong_time_costs_nothing(tmp_path, seconds):
     path = write_video(tmp_path / "a.mp4", 60, options={"g": "60", "bf": "2"})
     delay_a_frame(path, seconds, 10240)
-    for settings in (gray(60), gray(60, rate=10)):
+    for settings in (gray(60), gray(60, fps=10)):
         found = levels(video.load(Source(path, 0), settings))
         assert np.abs(np.array(found) - np.arange(60)).max() <= 1
 
@@ -409,13 +409,13 @@ def test_the_stream_that_the_manifest_names_is_read():
 
 
 def sound(**changes) -> AudioFeatures:
-    settings = {"kind": "audio", "rate": 8000, "seconds": 1.0, "n_fft": 256, "hop": 128}
+    settings = {"kind": "audio", "sample_rate": 8000, "seconds": 1.0, "n_fft": 256, "hop_length": 128}
     return AudioFeatures(**(settings | changes))
 
 
 def test_the_published_spectrogram_of_crema_d(tmp_path):
     """22.05 kHz, tiled to 3 s, STFT 512/353, log(abs + 1e-7): 257 × 188."""
-    settings = AudioFeatures(kind="audio", rate=22050, seconds=3.0, fit="tile", n_fft=512, hop=353)
+    settings = AudioFeatures(kind="audio", sample_rate=22050, seconds=3.0, fit="tile", n_fft=512, hop_length=353)
     wave = np.random.default_rng(0).uniform(-0.5, 0.5, 30000)
     found = audio.load(Source(write_wav(tmp_path / "a.wav", wave, 22050), 0), settings)
     assert found.dtype == np.float32 and found.shape == audio.feature(settings).shape == (1, 257, 188)
@@ -431,7 +431,7 @@ def test_the_published_spectrogram_of_crema_d(tmp_path):
 @pytest.mark.parametrize("power", [1, 2])
 def test_shapes_and_scale(tmp_path, representation, bins, power):
     path = write_wav(tmp_path / "a.wav", tone(1000, 0.4, 8000), 8000)
-    settings = sound(representation=representation, power=power, mels=40, log_floor=1e-5)
+    settings = sound(representation=representation, power=power, n_mels=40, log_floor=1e-5)
     found = audio.load(Source(path, 0), settings)
     assert found.shape == audio.feature(settings).shape == (1, bins, 63)
     np.testing.assert_allclose(found[0, :, -20:], math.log(1e-5), atol=1e-5)  # padding is silence
@@ -529,7 +529,7 @@ def heard(path: Path, **piece: float) -> list[float]:
 
 def seen(path: Path, **piece: float) -> list[float]:
     """Seconds of the clip at which pictures become white."""
-    bright = video.load(Source(path, 0, **piece), gray(220, rate=20)).mean(axis=(1, 2, 3)) > 128
+    bright = video.load(Source(path, 0, **piece), gray(220, fps=20)).mean(axis=(1, 2, 3)) > 128
     return [number / 20 for number in range(1, 220) if bright[number] and not bright[number - 1]]
 
 
@@ -649,7 +649,7 @@ def test_bad_images_are_refused_with_a_reason(tmp_path):
 
 
 def words(**changes) -> TextFeatures:
-    return TextFeatures(**({"kind": "text", "words": 5} | changes))
+    return TextFeatures(**({"kind": "text", "max_tokens": 5} | changes))
 
 
 @pytest.mark.parametrize(
@@ -722,9 +722,9 @@ def test_the_vocabulary_is_the_most_frequent_words(tmp_path):
     assert text.vocabulary(sources, words()) == ["two", "one", "three"]
     assert text.vocabulary(sources, words(lowercase=False)) == ["two", "One", "THREE"]
     assert text.vocabulary([Source(text="ＡＢＣ™")], words()) == ["abctm"]
-    assert text.vocabulary(sources, words(vocabulary=2)) == ["two", "one"]
+    assert text.vocabulary(sources, words(max_vocabulary=2)) == ["two", "one"]
     assert text.vocabulary(sources, words(min_count=2)) == ["two"]
-    assert text.vocabulary([*sources, Source(text="three three")], words(vocabulary=1)) == ["three"]
+    assert text.vocabulary([*sources, Source(text="three three")], words(max_vocabulary=1)) == ["three"]
 
 
 def test_ids(tmp_path):
@@ -749,9 +749,9 @@ def test_bad_texts_are_refused_with_a_reason(tmp_path, content, said):
 # --- the step ---------------------------------------------------------------------------------------------------
 
 SETTINGS = {
-    "video": {"frames": 2, "rate": None, "size": 16, "channels": 1},
-    "audio": {"rate": 8000, "seconds": 1.0, "n_fft": 256, "hop": 128},
-    "text": {"words": 4, "vocabulary": 100},
+    "video": {"frames": 2, "fps": None, "size": 16, "channels": 1},
+    "audio": {"sample_rate": 8000, "seconds": 1.0, "n_fft": 256, "hop_length": 128},
+    "text": {"max_tokens": 4, "max_vocabulary": 100},
 }
 ENCODERS = {"video": {"name": "conv"}, "audio": {"name": "conv"}, "text": {"name": "transformer"}}
 
@@ -799,7 +799,7 @@ def identify(modality: str, params: config.Params) -> None:
 def parameters(**features) -> config.Params:
     content = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
     content["study"] |= {"modalities": list(SETTINGS)}
-    content |= {"parts": [0, 1], "features": SETTINGS | features, "encoders": ENCODERS}
+    content |= {"num_parts": 2, "features": SETTINGS | features, "encoders": ENCODERS}
     kinds = {name: {"kind": name, "column": name} for name in SETTINGS}
     content["dataset"] |= {"name": "few", "root": "raw", "modalities": kinds, "generated": []}
     return config.check(content, "test")

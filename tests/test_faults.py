@@ -21,7 +21,7 @@ from warm import Ended, Write
 TINY = [
     "dial.clips=60",
     "dial.noise={video: 0, audio: 0, text: 0}",
-    "parts=[0]",
+    "num_parts=1",
     "study.seeds=[0]",
     "study.methods=[agm]",
     "trainer.epochs=1",

@@ -1,4 +1,4 @@
-"""Files that can be decoded and show nothing are found, counted, and skipped or kept as the parameters say."""
+"""Files that can be decoded and show nothing are found, counted, and quarantined or kept as the parameters say."""
 
 from pathlib import Path
 
@@ -276,20 +276,22 @@ def study(folder: Path, patch: pytest.MonkeyPatch, *overrides: str) -> Pipeline:
     return Pipeline(folder.parent / "study", patch, "study=spoken_digits", f"dataset.root={folder}", *overrides)
 
 
-def test_silent_clips_are_skipped_and_others_are_counted(
+def test_silent_clips_are_quarantined_and_others_are_counted(
     raw: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     made = study(raw, monkeypatch).run((*STEPS, "inspect"))
     assert set(made.quarantine) == {"train00", "val00", "test00"}
-    assert set(made.quarantine.values()) == {"the sound is silent (dataset.skip)"}
+    assert set(made.quarantine.values()) == {"the sound is silent (dataset.quarantine)"}
     assert made.index["flaws"] == {
-        "image": {"blank": {"kept": 1, "skipped": 0}},
-        "audio": {"silent": {"kept": 0, "skipped": 3}, "antiphase": {"kept": 1, "skipped": 0}},
+        "image": {"blank": {"kept": 1, "quarantined": 0}},
+        "audio": {"silent": {"kept": 0, "quarantined": 3}, "antiphase": {"kept": 1, "quarantined": 0}},
     }
     said = capfd.readouterr().err
-    assert "1 clip kept although the picture is of one colour throughout (image): 'blank' in dataset.skip" in said
-    assert "1 clip kept although the channels of the sound cancel out (audio): 'antiphase' in dataset.skip" in said
-    assert "3 clips skipped because the sound is silent (audio)" in said
+    assert "1 clip kept although the picture is of one colour throughout (image): 'blank' in dataset.quarantine" in said
+    assert (
+        "1 clip kept although the channels of the sound cancel out (audio): 'antiphase' in dataset.quarantine" in said
+    )
+    assert "3 clips quarantined because the sound is silent (audio)" in said
     inspection = read_json(made.data / "inspection.json")
     assert inspection["flaws"] == made.index["flaws"]
     assert inspection["blank"] == {"image": 1, "audio": 1}, "train01, and test05 of which the channels cancel out"
@@ -299,18 +301,18 @@ def test_silent_clips_are_skipped_and_others_are_counted(
     assert flaws.select("clip_id", pl.col("flaws").struct["image"]).rows() == [("train01", "blank")]
 
 
-def test_what_is_skipped_is_a_parameter(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = study(raw, monkeypatch, "dataset.skip=[]").run(("annotations", "list", "ingest"))
+def test_what_is_quarantined_is_a_parameter(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = study(raw, monkeypatch, "dataset.quarantine=[]").run(("annotations", "list", "ingest"))
     assert len(made.manifest) == 3 * CLIPS
-    assert made.index["flaws"]["audio"]["silent"] == {"kept": 3, "skipped": 0}
-    assert made.index["flaws"]["image"] == {"blank": {"kept": 2, "skipped": 0}}
-    every = study(raw, monkeypatch, "dataset.skip=[silent,antiphase,blank,still,constant]")
+    assert made.index["flaws"]["audio"]["silent"] == {"kept": 3, "quarantined": 0}
+    assert made.index["flaws"]["image"] == {"blank": {"kept": 2, "quarantined": 0}}
+    every = study(raw, monkeypatch, "dataset.quarantine=[silent,antiphase,blank,still,constant]")
     every.run(("annotations", "list", "ingest"))
     assert len(every.manifest) == 3 * CLIPS - len(FLAWED) - 1
     assert every.index["rejected"] == len(FLAWED) + 1
 
 
-def test_constant_arrays_in_a_file_of_many_clips_are_skipped_when_they_are_read(
+def test_constant_arrays_in_a_file_of_many_clips_are_quarantined_when_they_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = np.random.default_rng(0).normal(size=(3, 4, 3)).astype(np.float32)
@@ -320,14 +322,14 @@ def test_constant_arrays_in_a_file_of_many_clips_are_skipped_when_they_are_read(
     steps = SequenceFeatures(kind="sequence", steps=6, shape=[3])
     for load in (lambda each: array.load(each, many), lambda each: sequence.load(each, steps)):
         sources = [Source(str(tmp_path / "a.npy"), member=str(number)) for number in range(3)]
-        tensors = [_tensor(each, load, Limits(), skip=True) for each in sources]
+        tensors = [_tensor(each, load, Limits(), refuse_constant=True) for each in sources]
         assert [isinstance(each, str) and each for each in tensors] == [False, CONSTANT, False]
-        assert not isinstance(_tensor(sources[1], load, Limits(), skip=False), str)
+        assert not isinstance(_tensor(sources[1], load, Limits(), refuse_constant=False), str)
 
 
-@pytest.mark.parametrize("skip, wanted", [("[constant]", {"train_00003"}), ("[]", set())])
+@pytest.mark.parametrize("quarantine, wanted", [("[constant]", {"train_00003"}), ("[]", set())])
 def test_a_constant_row_of_a_data_set_of_arrays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skip: str, wanted: set[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quarantine: str, wanted: set[str]
 ) -> None:
     root, random = tmp_path / "avmnist", np.random.default_rng(0)
     for half, count in (("train", 24), ("test", 8)):
@@ -340,7 +342,12 @@ def test_a_constant_row_of_a_data_set_of_arrays(
         np.save(root / f"{half}_labels.npy", np.arange(count) % 10)
     conv = ("encoder@encoders.image=conv", "encoder@encoders.audio=conv", "trainer=small")
     made = Pipeline(
-        tmp_path / "run", monkeypatch, "study=av_mnist", *conv, f"dataset.root={root}", f"dataset.skip={skip}"
+        tmp_path / "run",
+        monkeypatch,
+        "study=av_mnist",
+        *conv,
+        f"dataset.root={root}",
+        f"dataset.quarantine={quarantine}",
     )
     made.run((*STEPS, "inspect"))
     assert made.quarantine == dict.fromkeys(wanted, CONSTANT)

@@ -107,7 +107,7 @@ def test_which_frames_a_stack_lies_between(position, stack, count, expected):
 def test_positions_by_rate(tmp_path):
     source = moving(tmp_path / "a.mp4", 1, 0, frames=25)
     times = flow.video.scan(source)
-    assert flow._positions(times, settings(frames=4, rate=1.0)) == [0, 10, 20, 23]
+    assert flow._positions(times, settings(frames=4, fps=1.0)) == [0, 10, 20, 23]
     assert flow._positions(times, settings(frames=3)) == [4, 12, 20]
 
 

@@ -308,7 +308,7 @@ def test_sound_becomes_the_last_layers_states(tmp_path, speech):
 def test_sound_is_read_at_the_networks_rate_and_length(tmp_path, speech):
     _, path, _ = speech
     short = Source(str(write_wav(tmp_path / "a.wav", tone(440, 0.2, 8000), 8000)), 0)
-    for chosen, samples in (({"rate": 44100}, 3200), ({"fit": "tile"}, 8000), ({"seconds": 0.1}, 1600)):
+    for chosen, samples in (({"sample_rate": 44100}, 3200), ({"fit": "tile"}, 8000), ({"seconds": 0.1}, 1600)):
         wave = made(of_sound(path, **chosen)).load(short)
         assert wave.shape == (samples,)
         peak = np.abs(np.fft.rfft(wave)).argmax() * 16000 / samples
@@ -366,7 +366,7 @@ def study(*features: str) -> tuple[str, ...]:
         "~features",
         "+features={" + ",".join(features) + "}",
         "~encoders",
-        "+encoders={video:{name:sequence_transformer,dim:8,heads:2,layers:1},audio:{name:identity,dim:12}}",
+        "+encoders={video:{name:sequence_transformer,dim:8,num_heads:2,num_layers:1},audio:{name:identity,dim:12}}",
     )
 
 

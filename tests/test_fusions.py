@@ -38,7 +38,7 @@ def sequences(
     """A model over sequences, each with a transformer or none and so many numbers a step, and three batches for it."""
     torch.manual_seed(0)
     config = schema.SequenceTransformerEncoder(
-        name="sequence_transformer", dim=6, heads=2, layers=1, feedforward=5, dropout=0.3
+        name="sequence_transformer", dim=6, num_heads=2, num_layers=1, dim_feedforward=5, dropout=0.3
     )
     encoders = {
         name: SequenceTransformer(values, config, block.sequential)

@@ -35,7 +35,7 @@ def path(tmp_path) -> Path:
 
 
 def settings(path: Path, **changed: object) -> TextFeatures:
-    return TextFeatures(**{"kind": "text", "words": 4, "glove": str(path)} | changed)
+    return TextFeatures(**{"kind": "text", "max_tokens": 4, "glove": str(path)} | changed)
 
 
 def made(path: Path, *texts: str, **changed: object) -> Recipe:

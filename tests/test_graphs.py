@@ -19,7 +19,7 @@ from clone import ROOT, Clone
 
 STUDIES = {
     "demo": ["study=demo"],
-    "two fusions": ["fusion=[late_concat,early]", "parts=[0,1]", "study.seeds=[3,5]", "trainer.threads=2"],
+    "two fusions": ["fusion=[late_concat,early]", "num_parts=2", "study.seeds=[3,5]", "trainer.threads=2"],
     "taught methods": ["method=[joint,umt,g_blending]", "study.seeds=[0]"],
     "own data": ["study=spoken_digits", "dataset.root={root}"],
 }
@@ -94,7 +94,7 @@ def test_dvc(study: Study) -> None:
         assert outs == ({path.parents[0 if several[0].step == "extract" else 1] for path in made} if many else made)
         assert all(out.persist for out in found.outs), "DVC deletes nothing"
         asked = {key for params in found.params for key in params.params}
-        listed = {"extract": "parts"}.get(several[0].step, "study.seeds")  # what the command goes through
+        listed = {"extract": "num_parts"}.get(several[0].step, "study.seeds")  # what the command goes through
         assert asked == {key for job in several for key in job.parameters} | ({listed} if many else set())
         deps = {Path(dep.def_path) for dep in found.deps if dep not in found.params}
         sources = {FOLDER / f"{each}.json" for job in several for each in job.code}

@@ -26,7 +26,9 @@ NAMES = ["faces", "words", "sound"]
 def model_of(fusion: str, count: int, seed: int = 0, sound: Encoder | None = None) -> MultimodalModel:
     """Frames of two stages, words of two and, if three, sound of more; without dropout."""
     torch.manual_seed(seed)
-    text = schema.TransformerEncoder(name="transformer", dim=6, heads=2, layers=2, feedforward=8, dropout=0.0)
+    text = schema.TransformerEncoder(
+        name="transformer", dim=6, num_heads=2, num_layers=2, dim_feedforward=8, dropout=0.0
+    )
     encoders = {
         "faces": OverFrames(Conv(2, [3, 6])),  # last streams as wide as those of the words
         "words": Transformer(vocabulary=9, words=5, config=text),

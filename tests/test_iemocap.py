@@ -281,9 +281,9 @@ def test_from_the_official_folder_to_a_trained_network(tmp_path, monkeypatch):
         "trainer=small",
         "encoder@encoders.audio=conv",
         "encoder@encoders.video=conv",
-        "features.audio.rate=8000",
+        "features.audio.sample_rate=8000",
         "features.audio.seconds=0.5",
-        "features.video={frames: 1, rate: null, size: 16, channels: 1}",
+        "features.video={frames: 1, fps: null, size: 16, channels: 1}",
         f"dataset.root={tmp_path}/raw",
     ).run()
     assert run.train()

@@ -75,7 +75,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
             f"dataset.root={raw}",
             "+dataset.modalities.text={kind: text, column: text}",
             "features.image={size: 32, channels: 3}",
-            "+features.text={words: 8, vocabulary: 6}",
+            "+features.text={max_tokens: 8, max_vocabulary: 6}",
             "+encoders.text={name: transformer}",
         )
         made.folder = folder
@@ -361,7 +361,7 @@ def test_texts_are_the_same_by_what_they_say(tmp_path: Path, monkeypatch: pytest
         f"dataset.root={raw}",
         "+dataset.modalities.text={kind: text, column: text}",
         "features.image={size: 32, channels: 3}",
-        "+features.text={words: 6, vocabulary: 4}",
+        "+features.text={max_tokens: 6, max_vocabulary: 4}",
         "+encoders.text={name: transformer}",
     )
     made.run((*STEPS, "inspect"))
@@ -393,7 +393,7 @@ def test_one_clip_is_explained(inside: Pipeline, capsys: pytest.CaptureFixture[s
 def test_a_clip_in_quarantine_is_explained(inside: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", "train15"]) == 0
     printed = capsys.readouterr().out
-    assert "left out    by ingest, audio: not a video or sound file" in printed
+    assert "quarantined by ingest, audio: not a video or sound file" in printed
     assert "split       train" in printed and "picture     none" in printed
 
 

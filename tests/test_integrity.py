@@ -16,7 +16,7 @@ from finished import Finished
 TINY = [
     "dial.clips=60",
     "dial.noise={video: 0, audio: 0, text: 0}",
-    "parts=[0]",
+    "num_parts=1",
     "study.seeds=[0]",
     "method=[joint,umt]",
     "trainer.epochs=1",

@@ -297,7 +297,7 @@ def test_from_the_official_folder_to_a_network(tmp_path, monkeypatch):
         "encoder@encoders.video=conv",
         "trainer=small",
         "features.video.size=16",
-        "features.audio={rate: 8000, seconds: 0.5, n_fft: 1024}",
+        "features.audio={sample_rate: 8000, seconds: 0.5, n_fft: 1024}",
     ).run()
     assert pipeline.index["classes"] == ["singing", "tap_dancing"] and pipeline.index["leaks"] == []
     found = pipeline.quarantine

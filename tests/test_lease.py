@@ -335,7 +335,7 @@ TINY = [
     "~features.text",
     "~encoders.text",
     "dial.clips=60",
-    "parts=[0]",
+    "num_parts=1",
     "study.seeds=[0,1]",
     "trainer.epochs=2",
     "features.video.frames=1",
@@ -353,7 +353,7 @@ def test_both_engines_take_part(machine: Path, monkeypatch: pytest.MonkeyPatch) 
     stages = [f"concept@late_concat-{modality}" for modality in ("audio", "video")]
     rates = (0.02, 0.03)
     for rate in rates:
-        clone.dvc("exp", "run", "--queue", f"--set-param=trainer.optimiser.lr={rate}", *stages)
+        clone.dvc("exp", "run", "--queue", f"--set-param=trainer.optimizer.lr={rate}", *stages)
     indexes = [f"runs/dial/late_concat/concepts/{modality}/seed-{seed}/run.json" for modality, seed in concepts]
     commands = (["dvc", "queue", "start", "--jobs", "2"], ["snakemake", "--cores", "2", *indexes])
     try:

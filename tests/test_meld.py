@@ -192,7 +192,7 @@ def test_from_the_official_folder_to_a_trained_network(tmp_path, monkeypatch, sc
         "features.audio.seconds=0.5",
         "features.audio.n_fft=2048",
         "encoders.text.dim=8",
-        "encoders.text.heads=2",
+        "encoders.text.num_heads=2",
     ).run()
     assert {name: reason.split(":")[0] for name, reason in pipeline.quarantine.items()} == {
         "train_dia0_utt0": "the file is not there",

@@ -25,7 +25,9 @@ SIZE = 6
 def even_model(count, fusion="late_concat", seed=0):
     """A model whose features are of one size."""
     torch.manual_seed(seed)
-    text = schema.TransformerEncoder(name="transformer", dim=SIZE, heads=2, layers=1, feedforward=8, dropout=0.2)
+    text = schema.TransformerEncoder(
+        name="transformer", dim=SIZE, num_heads=2, num_layers=1, dim_feedforward=8, dropout=0.2
+    )
     encoders = {
         "audio": WithDropout(Conv(1, [3, SIZE])),
         "video": WithDropout(Conv(2, [SIZE])),

@@ -154,7 +154,7 @@ def test_from_the_pickle_to_a_trained_network(tmp_path, monkeypatch):
     small = [
         f"encoders.{name}.{key}"
         for name in ("vision", "audio", "text")
-        for key in ("dim=8", "heads=2", "layers=1", "feedforward=8")
+        for key in ("dim=8", "num_heads=2", "num_layers=1", "dim_feedforward=8")
     ]
     pipeline = Pipeline(tmp_path / "work", monkeypatch, "study=ur_funny", f"dataset.root={root}", *small).run()
     assert pipeline.quarantine == {"train-3": "it has no word"}

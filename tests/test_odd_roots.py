@@ -77,7 +77,7 @@ def test_both_engines_read_a_folder_of_any_name(tmp_path, engine):
         (root / f"{number}.txt").write_text("a word")
     clone = Clone.make(tmp_path / "clone")
     changes = ["~dataset.modalities", "+dataset.modalities={text: {kind: text, column: text}}"]
-    changes += ["~features", "+features={text: {words: 4}}", "~encoders", "+encoders={text: {name: transformer}}"]
+    changes += ["~features", "+features={text: {max_tokens: 4}}", "~encoders", "+encoders={text: {name: transformer}}"]
     clone.agm("compose", "study=spoken_digits", f"dataset.root={root}", *changes)
     run = {"snakemake": ("ingest",), "dvc": ("repro", "ingest")}[engine]
     getattr(clone, engine)(*run)

@@ -404,7 +404,8 @@ def test_warnings_of_libraries_name_the_file(tmp_path: Path, capfd: pytest.Captu
         clip = Clip(name, None, "a", None, {"image": Source(name)}, 2)
         assert probe_clip(str(tmp_path), {"image": "image"}, Limits(), (), clip) == {"image": Media(flaw="blank")}
         assert isinstance(
-            _tensor(Source(str(tmp_path / name)), lambda s: image.load(s, settings()), Limits(), skip=False), np.ndarray
+            _tensor(Source(str(tmp_path / name)), lambda s: image.load(s, settings()), Limits(), refuse_constant=False),
+            np.ndarray,
         )
     said = capfd.readouterr().err
     lines = [line for line in said.splitlines() if line]

@@ -151,9 +151,9 @@ def test_training_is_the_published_one(tmp_path, study):
     agm = methods.typed(params.methods["agm"])
     assert (agm.alpha, agm.bound, agm.window.first, agm.window.last) == (alpha, bound, 0, None)
     trainer = params.trainer
-    assert (trainer.epochs, trainer.clip) == (epochs, clip)
-    assert (trainer.optimiser.name, trainer.optimiser.momentum, trainer.optimiser.weight_decay) == ("sgd", 0.9, 1e-4)
-    assert (trainer.schedule.step, trainer.schedule.gamma) == (70, 0.1)
+    assert (trainer.epochs, trainer.grad_clip) == (epochs, clip)
+    assert (trainer.optimizer.name, trainer.optimizer.momentum, trainer.optimizer.weight_decay) == ("sgd", 0.9, 1e-4)
+    assert (trainer.schedule.step_size, trainer.schedule.gamma) == (70, 0.1)
     assert params.evaluation.ridge_alpha == 120.0
     assert params.study.methods == ["joint", "agm"]
 

@@ -70,7 +70,7 @@ def test_two_processes_equal_one(folder: Path, cell: tuple[str, ...], trainer: d
     """Batches of 5 of 5 row groups: some of a process's parts are empty."""
     ends = []
     for processes in (1, PROCESSES):
-        job = configure(processes, clip=None, **trainer).job(*cell)
+        job = configure(processes, grad_clip=None, **trainer).job(*cell)
         ends.append(trained(job))
     (history, weights), (other, others) = ends
     assert history.columns == other.columns
@@ -179,7 +179,7 @@ def test_a_damaged_shard_ends_all_with_its_reason(folder: Path) -> None:
 
 
 def test_a_run_of_several_processes_that_diverges(folder: Path) -> None:
-    job = configure(PROCESSES, clip=None, optimiser={"name": "sgd", "lr": 1e30}).job(
+    job = configure(PROCESSES, grad_clip=None, optimizer={"name": "sgd", "lr": 1e30}).job(
         "train", "late_concat", "joint", "0"
     )
     trained(job)

@@ -132,7 +132,7 @@ def test_only_the_stages_modality_moves_while_it_is_boosted(fusion, count, optim
     model = small_model(fusion, count)
     block = schema.Sgd(name="sgd", lr=0.05) if optimiser == "sgd" else schema.AdamW(name="adamw", lr=0.05)
     method = small_method("reconboost", model, boost=1, rectify=1)
-    run = Training(model, method, None, schema.Trainer(optimiser=block), seed=0)
+    run = Training(model, method, None, schema.Trainer(optimizer=block), seed=0)
     names = list(model.encoders)
     for epoch in range(2 * count + 2):
         before = copy.deepcopy(model)

@@ -63,7 +63,7 @@ def parameters(
                 "annotations": {"clips": "raw/clips.csv"},
                 "modalities": {name: {"kind": kind, "column": name} for name, kind in kinds.items()},
             },
-            "parts": [0],
+            "num_parts": 1,
             "features": {name: {} for name in modalities},
             "shards": {},
             "encoders": {name: {"name": "transformer" if name == "text" else "conv"} for name in modalities},
@@ -150,7 +150,10 @@ class Made:
             "leaks": self.leaks,
             "texts": [{"clip_id": "c0", "modality": "text", "person": "嘿嘿 <b>", "network": "□"}],
             "duplicates": [{"split": later, "in": earlier, "clips": counts} for later, earlier in pairs],
-            "flaws": {"video": {"blank": {"kept": 2, "skipped": 0}}, "audio": {"silent": {"kept": 0, "skipped": 31}}},
+            "flaws": {
+                "video": {"blank": {"kept": 2, "quarantined": 0}},
+                "audio": {"silent": {"kept": 0, "quarantined": 31}},
+            },
             "blank": {"video": 3, "audio": 0},
             "sha256": checksums(job.index.parent, [job.outputs[0].name]),
         }
@@ -640,7 +643,7 @@ def test_a_method_with_a_network_of_its_own_is_marked() -> None:
 def test_page_lists_data_quarantine_configuration_and_origin() -> None:
     Made(parameters())
     page = report()
-    assert "100 clips used, 3 clips put aside" in page
+    assert "100 clips used, 3 clips quarantined" in page
     assert "the file has &lt;no&gt; sound &amp; no picture" in page
     assert "2 texts are empty" in page
     assert "ridge_alpha: 120.0" in page, "defaults are filled in"

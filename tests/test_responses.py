@@ -93,7 +93,7 @@ def test_the_share_of_a_constant() -> None:
 
 # --- a run's evaluation ---------------------------------------------------------------------------------------------
 
-ATTENTION = {"name": "cross_attention", "dim": 8, "heads": 2, "layers": 1, "feedforward": 8}
+ATTENTION = {"name": "cross_attention", "dim": 8, "num_heads": 2, "num_layers": 1, "dim_feedforward": 8}
 
 
 RUNS = [

@@ -39,7 +39,7 @@ BLOCK, ROWS = 4, 10
 def parameters(parts: int = 3) -> config.Params:
     content = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
     content["study"] |= {"modalities": list(FEATURES)}
-    content |= {"parts": list(range(parts)), "shards": {"rows": ROWS, "block": BLOCK}}
+    content |= {"num_parts": parts, "shards": {"max_rows_per_file": ROWS, "row_group_size": BLOCK}}
     content["features"] = {"video": {}, "audio": {}, "text": {}}
     content["encoders"] = {"video": {"name": "conv"}, "audio": {"name": "conv"}, "text": {"name": "transformer"}}
     kinds = {name: {"kind": name, "column": name} for name in FEATURES}
@@ -65,8 +65,8 @@ def make_features(clips: int = 60, missing: dict[str, set[str]] = MISSING) -> di
     for modality, feature in FEATURES.items():
         values = random.uniform(0, 7, (clips, *feature.shape)) * (30 if feature.dtype == "uint8" else 1)
         made[modality] = dict(zip(names, values.astype(feature.dtype), strict=True))
-        for part in params.parts:
-            chosen = names[clips * part // len(params.parts) : clips * (part + 1) // len(params.parts)]
+        for part in range(params.num_parts):
+            chosen = names[clips * part // params.num_parts : clips * (part + 1) // params.num_parts]
             write_part(params, modality, part, chosen, made[modality], missing[modality])
     return made
 

@@ -25,7 +25,7 @@ STUDY = [
     "method=[joint,agm]",
     *(each for each in TINY if "method=" not in each),
     f"trainer.epochs={EPOCHS}",
-    "shards.block=4",  # so that each of two processes has clips to validate
+    "shards.row_group_size=4",  # so that each of two processes has clips to validate
 ]
 RUNS = {
     "rule_train_wildcards_late_concat_joint_0": ("train", "late_concat", "joint"),

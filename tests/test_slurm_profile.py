@@ -72,7 +72,7 @@ PROFILE = Path("workflow/profiles/slurm/config.yaml")
 def submissions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[str]]]:
     """The arguments of every `sbatch`, by rule."""
     folder = tmp_path_factory.mktemp("submissions")
-    study = ["parts=[0]", "study.seeds=[0]", "trainer.threads=6", "trainer.processes=2"]
+    study = ["num_parts=1", "study.seeds=[0]", "trainer.threads=6", "trainer.processes=2"]
     clone = Clone.make(tmp_path_factory.mktemp("clone"), *study)
     clone.edit(str(PROFILE), "  account: null\n", "  account: team\n")
     clone.edit(str(PROFILE), "  by_data_set:\n", "  by_data_set:\n    dial:\n      shard: {time: 700}\n")

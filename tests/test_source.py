@@ -19,7 +19,7 @@ def frames(count: int, **more: object) -> VideoFeatures:
 
 
 def sound(seconds: float) -> AudioFeatures:
-    return AudioFeatures(kind="audio", rate=8000, seconds=seconds, n_fft=64, hop=64, log_floor=1e-3)
+    return AudioFeatures(kind="audio", sample_rate=8000, seconds=seconds, n_fft=64, hop_length=64, log_floor=1e-3)
 
 
 def test_a_source_survives_a_table():
@@ -38,9 +38,9 @@ def test_the_frames_of_a_piece(tmp_path, options):
     path = str(write_video(tmp_path / "a.mp4", 60, rate=10, options=options))
     assert levels(video.load(Source(path, 0, start=2.0, end=3.0), frames(10))) == list(range(20, 30))
     assert levels(video.load(Source(path, 0, end=0.5), frames(5))) == [0, 1, 2, 3, 4]
-    assert levels(video.load(Source(path, 0, start=5.0), frames(2, rate=5.0))) == [50, 52]
+    assert levels(video.load(Source(path, 0, start=5.0), frames(2, fps=5.0))) == [50, 52]
     # The last frame of the piece is repeated, not what follows it.
-    assert levels(video.load(Source(path, 0, start=2.0, end=2.25), frames(4, rate=10.0))) == [20, 21, 22, 22]
+    assert levels(video.load(Source(path, 0, start=2.0, end=2.25), frames(4, fps=10.0))) == [20, 21, 22, 22]
     with pytest.raises(Unusable, match="no frame between 8 and 9 s"):
         video.load(Source(path, 0, start=8.0, end=9.0), frames(1))
 

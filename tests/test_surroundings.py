@@ -27,7 +27,7 @@ from test_train import PARAMS
 
 TOOLS = Path(sys.executable).parent
 MANIFEST = "data/dial/manifest.json"
-TINY = ["study=demo", "dial.clips=30", "parts=[0]"]
+TINY = ["study=demo", "dial.clips=30", "num_parts=1"]
 # Each would be imported in the place of a library.
 SHADOWS = ("yaml.py", "torch.py", "json.py", "numpy.py")
 

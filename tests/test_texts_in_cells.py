@@ -116,7 +116,7 @@ def test_texts_in_cells_and_in_files_have_the_same_limits(tmp_path, monkeypatch)
             "~dataset.modalities",
             f"+dataset.modalities={{text: {{kind: text, column: {column}}}}}",
             "~features",
-            "+features={text: {words: 4}}",
+            "+features={text: {max_tokens: 4}}",
             "~encoders",
             "+encoders={text: {name: transformer}}",
         ).run()
@@ -155,7 +155,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
         csv.writer(file).writerows([("clip_id", "image", "text", "label", "group", "split"), *rows])
     with pytest.MonkeyPatch.context() as patch:
         root = f"dataset.root={folder / 'raw'}"
-        made = Pipeline(folder / "work", patch, *IMAGE_AND_TEXT, root, "+features.text={words: 3, min_count: 2}")
+        made = Pipeline(folder / "work", patch, *IMAGE_AND_TEXT, root, "+features.text={max_tokens: 3, min_count: 2}")
         made.folder = folder / "work"
         return made.run((*STEPS, "inspect"))
 
@@ -226,7 +226,9 @@ def test_fonts_of_the_machine_are_used_for_what_the_first_lacks(tmp_path, monkey
 
 @pytest.mark.skipif(not EMOJI.is_dir(), reason=f"the pictures of emoji are not at {EMOJI}")
 def test_the_emoji_run_as_they_are(tmp_path, monkeypatch):
-    pipeline = Pipeline(tmp_path, monkeypatch, *IMAGE_AND_TEXT, f"dataset.root={EMOJI}", "+features.text={words: 24}")
+    pipeline = Pipeline(
+        tmp_path, monkeypatch, *IMAGE_AND_TEXT, f"dataset.root={EMOJI}", "+features.text={max_tokens: 24}"
+    )
     pipeline.run((*STEPS, "inspect"))
     assert pipeline.index["clips"] == {"train": 1884, "val": 442, "test": 488} and pipeline.index["leaks"] == []
     assert len(pipeline.index["classes"]) == 8 and pipeline.quarantine == {}

@@ -47,8 +47,8 @@ def bert(tmp_path) -> str:
     return tokenizer(tmp_path / "bert")
 
 
-def settings(words: int = 6, **chosen: object) -> TextFeatures:
-    return TextFeatures(kind="text", words=words, **chosen)
+def settings(max_tokens: int = 6, **chosen: object) -> TextFeatures:
+    return TextFeatures(kind="text", max_tokens=max_tokens, **chosen)
 
 
 def made(chosen: TextFeatures) -> Recipe:
@@ -77,7 +77,7 @@ def test_ids_are_the_tokenizers_plus_one(tmp_path, text, ids):
 
 def test_every_id_has_a_row_in_the_encoder(tmp_path):
     found = made(settings(tokenizer=tokenizer(tmp_path)))
-    block = TransformerEncoder(name="transformer", dim=8, heads=2, layers=1)
+    block = TransformerEncoder(name="transformer", dim=8, num_heads=2, num_layers=1)
     encoder = build_encoder(block, found.feature)
     assert encoder(torch.arange(9)[None, 3:]).isfinite().all()
 
@@ -128,7 +128,7 @@ def test_of_a_translating_network_the_half_that_reads(tmp_path):
 
 def test_too_many_words_for_the_network(bert):
     with pytest.raises(AgmError, match=r"cannot read inputs of shape \[17\]") as error:
-        made(settings(words=17, frozen={"model": bert}))
+        made(settings(max_tokens=17, frozen={"model": bert}))
     assert "features.text.frozen" in str(error.value)
 
 
@@ -189,8 +189,11 @@ def study(features: str, encoder: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("kind", ["text", "sequence"])
 def test_from_texts_to_a_trained_network(tmp_path, monkeypatch, bert, kind):
     features, encoder = {
-        "text": (f"words:6,tokenizer:{bert}", "name:transformer,dim:8,heads:2,layers:1"),
-        "sequence": (f"words:6,frozen:{{model:{bert}}}", "name:sequence_transformer,dim:8,heads:2,layers:1"),
+        "text": (f"max_tokens:6,tokenizer:{bert}", "name:transformer,dim:8,num_heads:2,num_layers:1"),
+        "sequence": (
+            f"max_tokens:6,frozen:{{model:{bert}}}",
+            "name:sequence_transformer,dim:8,num_heads:2,num_layers:1",
+        ),
     }[kind]
     root = raw(tmp_path / "raw")
     pipeline = Pipeline(tmp_path / "study", monkeypatch, *study(features, encoder), f"dataset.root={root}").run()
@@ -201,9 +204,9 @@ def test_from_texts_to_a_trained_network(tmp_path, monkeypatch, bert, kind):
 
 
 def test_parts_of_different_weights_are_not_joined(tmp_path, monkeypatch, capsys, bert):
-    chosen = study(f"words:6,frozen:{{model:{bert}}}", "name:identity,dim:8")
+    chosen = study(f"max_tokens:6,frozen:{{model:{bert}}}", "name:identity,dim:8")
     root = raw(tmp_path / "raw")
-    pipeline = Pipeline(tmp_path / "study", monkeypatch, *chosen, "parts=[0,1]", f"dataset.root={root}")
+    pipeline = Pipeline(tmp_path / "study", monkeypatch, *chosen, "num_parts=2", f"dataset.root={root}")
     pipeline.run(["annotations", "list", "ingest", "extract"])
     BertModel(BertConfig.from_pretrained(bert)).save_pretrained(bert)
     assert cli.main(["extract", "words", "1", "--force"]) == 0

@@ -48,13 +48,13 @@ PARAMS = whole(
             "annotations": {"clips": "raw/manifest.csv"},
             "modalities": {name: {"kind": name, "column": name} for name in ("image", "audio", "text")},
         },
-        "parts": [0],
-        "features": {"image": {"size": 8, "channels": 1}, "audio": {}, "text": {"words": 4}},
+        "num_parts": 1,
+        "features": {"image": {"size": 8, "channels": 1}, "audio": {}, "text": {"max_tokens": 4}},
         "shards": {},
         "encoders": {
             "image": {"name": "conv", "channels": [4, 8]},
             "audio": {"name": "conv", "channels": [4, 8]},
-            "text": {"name": "transformer", "dim": 8, "heads": 2, "layers": 1, "feedforward": 8},
+            "text": {"name": "transformer", "dim": 8, "num_heads": 2, "num_layers": 1, "dim_feedforward": 8},
         },
         "fusions": {
             "late_concat": {"name": "late_concat"},
@@ -65,9 +65,9 @@ PARAMS = whole(
         "trainer": {
             "epochs": 3,
             "batch_size": 16,
-            "shuffle_window": 32,
-            "optimiser": {"name": "sgd", "lr": 0.05},
-            "schedule": {"step": 2},
+            "shuffle_buffer": 32,
+            "optimizer": {"name": "sgd", "lr": 0.05},
+            "schedule": {"step_size": 2},
         },
         "evaluation": {"ridge_alpha": 1.0},
     }
@@ -204,7 +204,7 @@ def test_a_damaged_checkpoint_is_said_and_not_used(project, capsys):
 
 @pytest.mark.parametrize("optimiser", [schema.Sgd(name="sgd", lr=0.05), schema.AdamW(name="adamw", lr=0.01)])
 def test_resuming_from_a_checkpoint_equals_going_on(project, optimiser):
-    trainer = project.params.trainer.model_copy(update={"optimiser": optimiser, "epochs": 4})
+    trainer = project.params.trainer.model_copy(update={"optimizer": optimiser, "epochs": 4})
     params = project.params.model_copy(update={"trainer": trainer})
     job = project.job("train", "early", "agm", 0)
     whole = train_step.build_training(params, job, CPU)
@@ -242,12 +242,12 @@ def diverging(**trainer):
     """Parameters with which training diverges."""
     optimiser = {"name": "sgd", "lr": 1e30}
     Path("params.yaml").write_text(
-        yaml.safe_dump({**PARAMS, "trainer": {**PARAMS["trainer"], "optimiser": optimiser, **trainer}})
+        yaml.safe_dump({**PARAMS, "trainer": {**PARAMS["trainer"], "optimizer": optimiser, **trainer}})
     )
 
 
 def test_a_run_that_diverges_ends_with_what_a_person_needs(project, capsys):
-    diverging(clip=None)
+    diverging(grad_clip=None)
     job = project.job("train", "late_concat", "joint", 0)
     done(*job.command.split()[1:])
     assert "FAILED: the loss is nan" in capsys.readouterr().err

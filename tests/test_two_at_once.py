@@ -19,7 +19,7 @@ import pytest
 
 from clone import Clone
 
-TINY = ["study=demo", "dial.clips=30", "parts=[0]"]
+TINY = ["study=demo", "dial.clips=30", "num_parts=1"]
 ENGINES = {
     "snakemake": ["snakemake", "--cores", "2", "data/dial/manifest.json"],
     "dvc": ["dvc", "repro", "ingest"],

@@ -176,7 +176,7 @@ SMALL = (
     "trainer=small",
     "encoder@encoders.rgb=conv",
     "encoder@encoders.flow=conv",
-    "features.rgb={frames: 1, rate: null, size: 16, channels: 3}",
+    "features.rgb={frames: 1, fps: null, size: 16, channels: 3}",
     "features.flow.frames=1",
     "features.flow.size=16",
     "dataset.split.val=0.3",
@@ -197,7 +197,7 @@ def test_from_the_official_folder_to_a_trained_network(tmp_path, monkeypatch):
 
 def test_clips_without_sound_cost_themselves_where_sound_is_wanted(tmp_path, monkeypatch):
     tree(tmp_path / "raw")
-    audio = "{rate: 8000, seconds: 0.5, fit: pad, representation: mel, n_fft: 2048, hop: 256, power: 2, mels: 16}"
+    audio = "{sample_rate: 8000, seconds: 0.5, representation: mel, n_fft: 2048, hop_length: 256, power: 2, n_mels: 16}"
     run = Pipeline(
         tmp_path / "run",
         monkeypatch,

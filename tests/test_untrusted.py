@@ -65,7 +65,7 @@ def loaded(kind: str, path: Path, **piece: Any) -> np.ndarray:
         case "flow":
             return flow.load(source, FlowFeatures(kind="flow", frames=2, size=16))
         case "audio":
-            return audio.load(source, AudioFeatures(kind="audio", rate=8000, seconds=1.0))
+            return audio.load(source, AudioFeatures(kind="audio", sample_rate=8000, seconds=1.0))
         case "image":
             return image.load(source, ImageFeatures(kind="image", size=16))
         case "sequence":
@@ -549,7 +549,7 @@ def project(folder: Path) -> Path:
     return root
 
 
-OWN = ("study=spoken_digits", "parts=[0]")
+OWN = ("study=spoken_digits", "num_parts=1")
 
 
 def test_bombs_cost_their_clips_and_the_others_go_on(tmp_path, monkeypatch):
@@ -578,7 +578,7 @@ def test_a_changed_limit_makes_out_of_date_what_it_decides_and_nothing_else(tmp_
     study = Pipeline(tmp_path / "study", monkeypatch, *OWN, f"dataset.root={root}").run()
     for change, steps in (
         ("dataset.limits.seconds=700.0", {"ingest", "extract"}),
-        ("dataset.skip=[still]", {"ingest", "extract"}),
+        ("dataset.quarantine=[still]", {"ingest", "extract"}),
         (f"dataset.links=[{tmp_path}]", {"list", "ingest"}),
     ):
         compose([*OWN, f"dataset.root={root}", change], Path("changed.yaml"), ROOT / "params")

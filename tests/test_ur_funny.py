@@ -161,7 +161,7 @@ def official_folder(root: Path) -> Path:
 SMALL = [
     f"encoders.{name}.{key}"
     for name in ("vision", "audio", "text")
-    for key in ("dim=8", "heads=2", "layers=1", "feedforward=8")
+    for key in ("dim=8", "num_heads=2", "num_layers=1", "dim_feedforward=8")
 ]
 
 
@@ -197,7 +197,7 @@ def test_from_the_raw_videos(tmp_path, monkeypatch):
         "~features.vision",
         "~features.audio",
         "+features.vision={frames:1,size:16}",
-        "+features.audio={rate:8000,seconds:0.5,n_fft:256,hop:256}",
+        "+features.audio={sample_rate:8000,seconds:0.5,n_fft:256,hop_length:256}",
         *SMALL[8:],
     ).run()
     assert {name: reason.split(":")[0] for name, reason in pipeline.quarantine.items()} == {

@@ -149,7 +149,7 @@ def twins(seed: int) -> tuple[MultimodalModel, list[Batch]]:
     Over all clips both are worth exactly the same; the sums of their values have other orders.
     """
     torch.manual_seed(seed)
-    text = schema.TransformerEncoder(name="transformer", dim=6, heads=2, layers=1, feedforward=8)
+    text = schema.TransformerEncoder(name="transformer", dim=6, num_heads=2, num_layers=1, dim_feedforward=8)
     encoders = {"audio": Conv(1, [4]), "video": Conv(1, [4]), "text": Transformer(9, 5, text)}
     encoders["video"].load_state_dict(encoders["audio"].state_dict())
     fusion = build_fusion(FUSIONS["late_sum"], {name: each.dim for name, each in encoders.items()}, CLASSES)

@@ -12,15 +12,15 @@ from agm.models.multimodal import Inputs, MultimodalModel
 from agm.pipeline.config import schema
 from agm.pipeline.io.tensors import Feature
 
-WIDTH = {"dim": 32, "heads": 4, "feedforward": 64}
+WIDTH = {"dim": 32, "num_heads": 4, "dim_feedforward": 64}
 DEEP = {
     "transformer": (
         Feature("text", "int32", (6,), vocabulary=20),
-        lambda layers: schema.TransformerEncoder(name="transformer", layers=layers, **WIDTH),
+        lambda layers: schema.TransformerEncoder(name="transformer", num_layers=layers, **WIDTH),
     ),
     "sequence_transformer": (
         Feature("sequence", "float32", (6, 5)),
-        lambda layers: schema.SequenceTransformerEncoder(name="sequence_transformer", layers=layers, **WIDTH),
+        lambda layers: schema.SequenceTransformerEncoder(name="sequence_transformer", num_layers=layers, **WIDTH),
     ),
     "identity": (
         Feature("sequence", "float32", (6, 8)),
@@ -45,7 +45,7 @@ FUSIONS = {
     "film": lambda layers: schema.Film(name="film"),
     "gated": lambda layers: schema.Gated(name="gated", hidden=16),
     "low_rank": lambda layers: schema.LowRank(name="low_rank", rank=2, hidden=16),
-    "cross_attention": lambda layers: schema.CrossAttention(name="cross_attention", layers=layers, **WIDTH),
+    "cross_attention": lambda layers: schema.CrossAttention(name="cross_attention", num_layers=layers, **WIDTH),
     "psp": lambda layers: schema.Psp(name="psp", regions=2, hidden=16, attention=8, fused=16),
 }
 OF_SEQUENCES = ("sequence_transformer", "identity")
