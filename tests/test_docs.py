@@ -24,7 +24,8 @@ def commands() -> list[tuple[str, str]]:
     for page in PAGES:
         for block in BLOCK.findall(page.read_text(encoding="utf-8")):
             for line in re.sub(r"\\\n\s*", "", block).splitlines():
-                if line.startswith("agm compose ") and "…" not in line:
+                whole = "…" not in line and "--migrate" not in line
+                if line.startswith("agm compose ") and whole:
                     found.append((str(page.relative_to(ROOT)), line.removeprefix("agm compose ")))
     return found
 

@@ -17,6 +17,7 @@ from typing import Any, get_args
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from agm.pipeline.config import renamed
 from agm.pipeline.config.renamed import Renamed
@@ -309,7 +310,7 @@ def _moved(document: _Document, old: renamed.Path, new: renamed.Path, row: Renam
     depth = len(document.package)
     if new[:depth] != document.package:
         raise ValueError(f"this file is read into {'.'.join(document.package)}")
-    yaml = _round_trip(document.text)
+    yaml = _round_trip(document)
     content = yaml.load(document.text)
     source = _section(content, old[depth:-1])
     comment = source.ca.items.pop(old[-1], None)
@@ -360,18 +361,30 @@ def _merged(there: Any, moved: Any, key: str) -> Any:
     raise ValueError(f"{key} is there already, with {there} where the old key has {moved}; take one out")
 
 
-def _round_trip(text: str) -> YAML:
-    """A writer that keeps quotes, long lines, the word null, and whether lists are indented."""
+class _Representer(RoundTripRepresenter):
+    """Writes null as the word, where ruamel.yaml writes nothing."""
+
+    def represent_none(self, data: None) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_Representer.add_representer(type(None), _Representer.represent_none)
+
+
+def _round_trip(document: _Document) -> YAML:
+    """A writer that keeps quotes, long lines and how far lists and mappings are indented."""
     yaml = YAML()
+    yaml.Representer = _Representer
     yaml.preserve_quotes = True
     yaml.width = 1_000_000
-    yaml.representer.add_representer(type(None), _null)
-    if re.search(r"^ +- ", text, re.MULTILINE) and not re.search(
-        r"^[^\s#-][^\n]*:\n(?: *#.*\n)*- ", text, re.MULTILINE
-    ):
-        yaml.indent(mapping=2, sequence=4, offset=2)
+    mapping = 2
+    sequence = 0
+    for entry in document.entries:
+        if isinstance(entry.value, MappingNode | SequenceNode) and not entry.value.flow_style:
+            further = entry.value.start_mark.column - entry.key.start_mark.column
+            if isinstance(entry.value, MappingNode):
+                mapping = further
+            else:
+                sequence = further
+    yaml.indent(mapping=mapping, sequence=sequence + 2, offset=sequence)
     return yaml
-
-
-def _null(representer: Any, value: None) -> Any:
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")

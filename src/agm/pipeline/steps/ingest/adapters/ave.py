@@ -77,7 +77,8 @@ CARD = Card(
     },
     schemes={
         "deduplicated": Scheme(
-            "The official lists, no video in two splits: what is in the test or validation is left out of training. "
+            "The official lists, no video in two splits: training clips of a video that is in the test or validation "
+            "are quarantined. "
             "Clips of one video in the same split stay: each has the label of another event.",
             COUNTS,
             disjoint=True,
