@@ -50,7 +50,7 @@ with tools.errors_explained():
     variables.check()
     PARAMS = config.load()
     if workflow.is_main_process:
-        from agm import methods  # imports torch, which takes seconds: for the plan, not for every job of it
+        from agm.pipeline.config import methods  # imports torch, which takes seconds: for the plan, not for every job of it
 
         methods.check(PARAMS, config.PARAMS_FILE)
 

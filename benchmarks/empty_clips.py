@@ -12,12 +12,10 @@ import argparse
 import torch
 from torch import Tensor
 
-from agm.methods import build_method
-from agm.models.encoders import build_encoder
-from agm.models.fusion import build_fusion
-from agm.models.multimodal import Inputs, MultimodalModel, seed_for
+from agm.models import Inputs, Multimodal
 from agm.pipeline.config import schema
 from agm.pipeline.io.tensors import Feature
+from agm.pipeline.networks import build_encoder, build_fusion, build_method, seed_for
 from agm.pipeline.steps.train.loop import clip_gradients, gradient_norm
 
 NUMBERS = {"vision": 37, "audio": 20, "text": 30}
@@ -41,7 +39,7 @@ def clips(count: int, seed: int) -> tuple[Inputs, Tensor]:
     return inputs, labels
 
 
-def network(layers: int, seed: int) -> MultimodalModel:
+def network(layers: int, seed: int) -> Multimodal:
     """Three transformers and late concatenation."""
     config = schema.SequenceTransformerEncoder(
         name="sequence_transformer", dim=64, num_heads=4, num_layers=layers, dim_feedforward=128
@@ -52,7 +50,7 @@ def network(layers: int, seed: int) -> MultimodalModel:
         encoders[name] = build_encoder(config, Feature("sequence", "float32", (STEPS, numbers)))
     seed_for(seed, "fusion")
     fusion = build_fusion(schema.LateConcat(name="late_concat"), {name: config.dim for name in NUMBERS}, 2)
-    return MultimodalModel(encoders, fusion, {})
+    return Multimodal(encoders, fusion)
 
 
 def accuracy(block: schema.MethodBlock, layers: int, epochs: int, seed: int) -> float:
@@ -60,21 +58,21 @@ def accuracy(block: schema.MethodBlock, layers: int, epochs: int, seed: int) -> 
     model = network(layers, seed)
     method = build_method(block, model, seed)
     weights = list(model.parameters())
-    optimiser = torch.optim.SGD(weights, 1e-3, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(weights, 1e-3, momentum=0.9, weight_decay=1e-4)
     inputs, labels = clips(1200, seed=1)
     torch.manual_seed(seed)
     for epoch in range(epochs):
         model.train()
-        method.start_epoch(epoch, model, None)
+        method.start_epoch(epoch)
         for rows in torch.randperm(len(labels)).split(BATCH):
-            optimiser.zero_grad()
-            loss = method.loss(model, {name: x[rows] for name, x in inputs.items()}, labels[rows])
-            method.backward(model, loss)
+            optimizer.zero_grad()
+            loss = method.loss({name: x[rows] for name, x in inputs.items()}, labels[rows])
+            method.backward(loss)
             norm = gradient_norm(weights)
             if not norm.isfinite():
                 return float("nan")
             clip_gradients(model.fusion.classifiers, weights, CLIP, norm)
-            optimiser.step()
+            optimizer.step()
     inputs, labels = clips(400, seed=2)
     with torch.no_grad():
         return (model.eval()(inputs).argmax(dim=1) == labels).double().mean().item()

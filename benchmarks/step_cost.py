@@ -3,7 +3,7 @@
     python benchmarks/step_cost.py --network crema_d --batch 8 --rounds 11
 
 The step is the training loop's own, `Training.train_step`: the method's losses, backward passes, clipping and the
-optimiser, on random clips that already lie on the device. Steps take turns (joint, method A, method B, joint, …), so
+optimizer, on random clips that already lie on the device. Steps take turns (joint, method A, method B, joint, …), so
 that whatever else the machine does meets all of them alike; the ratio to the joint step is taken round by round, and
 the table shows its median and quartiles. Methods run with their default parameters, in an epoch in which they act.
 """
@@ -18,17 +18,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import polars as pl
 import torch
 
 from agm import methods
-from agm.models.encoders import build_encoder
-from agm.models.fusion import build_fusion
-from agm.models.multimodal import MultimodalModel, seed_for
+from agm.methods import METHODS
+from agm.methods.method import Network
+from agm.models import Multimodal
 from agm.pipeline.config import schema
+from agm.pipeline.config.methods import arguments as method_arguments
 from agm.pipeline.io.tensors import Feature
+from agm.pipeline.networks import build_encoder, build_fusion, build_method, seed_for
 from agm.pipeline.runtime.device import environment, prepare_device
 from agm.pipeline.steps.shard.stream import Batch
+from agm.pipeline.steps.train.clips import Split
 from agm.pipeline.steps.train.loop import Training
 
 SEED = 0
@@ -44,7 +46,7 @@ PAST_EPOCHS = 30
 
 
 @dataclass(frozen=True)
-class Network:
+class Setting:
     """A network of a published experiment, in what decides its speed.
 
     Attributes:
@@ -56,7 +58,7 @@ class Network:
     encoders: dict[str, schema.Encoder]
     classes: int
 
-    def build(self, modalities: list[str]) -> MultimodalModel:
+    def build(self, modalities: list[str]) -> Multimodal:
         """The network over `modalities`."""
         encoders = {}
         for name in modalities:
@@ -64,37 +66,37 @@ class Network:
             encoders[name] = build_encoder(self.encoders[name], self.features[name])
         seed_for(SEED, "fusion")
         fusion = build_fusion(FUSION, {name: encoder.dim for name, encoder in encoders.items()}, self.classes)
-        return MultimodalModel(encoders, fusion, {name: self.features[name] for name in modalities})
+        return Multimodal(encoders, fusion)
 
     def refusal(self, method: str) -> str | None:
         """Why `method` cannot train it, or None."""
         dims = {name: encoder.dim for name, encoder in self.encoders.items()}
-        found = methods.find(method)
-        return found.refusal(methods.typed(schema.MethodBlock(name=method)), methods.Network(FUSION, dims))
+        network = Network(list(dims), dims, FUSION.additive, dict.fromkeys(dims, True))
+        return methods.get(method).refusal(network, **method_arguments(schema.MethodBlock(name=method)))
 
 
-def crema_d(arguments: argparse.Namespace) -> Network:
+def crema_d(arguments: argparse.Namespace) -> Setting:
     """CREMA-D: two ResNet-18 over a spectrogram and one frame."""
     resnet = schema.ResNet18Encoder(name="resnet18")
     shapes = {"audio": ("audio", (1, 257, 188)), "video": ("image", (3, 224, 224))}
-    return Network(images(shapes), {"audio": resnet, "video": resnet}, classes=6)
+    return Setting(images(shapes), {"audio": resnet, "video": resnet}, classes=6)
 
 
-def ur_funny(arguments: argparse.Namespace) -> Network:
+def ur_funny(arguments: argparse.Namespace) -> Setting:
     """UR-FUNNY: three transformers of 8 layers over aligned sequences, of which the first step is the feature."""
     widths = {"vision": 371, "audio": 81, "text": 300}
     features = {
         name: Feature("sequence", "float32", (arguments.steps, width), (0.0,), (1.0,)) for name, width in widths.items()
     }
     transformer = schema.SequenceTransformerEncoder(name="sequence_transformer")
-    return Network(features, dict.fromkeys(widths, transformer), classes=2)
+    return Setting(features, dict.fromkeys(widths, transformer), classes=2)
 
 
-def tiny(arguments: argparse.Namespace) -> Network:
+def tiny(arguments: argparse.Namespace) -> Setting:
     """A few hundred weights, to try this program out."""
     conv = schema.ConvEncoder(name="conv", channels=[4, 6])
     shapes = {"audio": ("audio", (1, 9, 8)), "video": ("image", (3, 8, 8))}
-    return Network(images(shapes), {"audio": conv, "video": conv}, classes=3)
+    return Setting(images(shapes), {"audio": conv, "video": conv}, classes=3)
 
 
 NETWORKS = {"crema_d": crema_d, "ur_funny": ur_funny, "tiny": tiny}
@@ -113,8 +115,8 @@ class RandomShards:
     """Random clips in the place of the shards (`agm.pipeline.steps.shard.stream.Shards`), alike in every pass: what
     the steps and `start_epoch` read."""
 
-    def __init__(self, network: Network, batch: int) -> None:
-        self.network, self.batch = network, batch
+    def __init__(self, network: Setting, batch: int) -> None:
+        self.network, self.batch, self.features = network, batch, network.features
         self.counts = {"train": 2 * batch, "val": batch}
 
     def rows(self, split: str) -> int:
@@ -143,44 +145,37 @@ class Row:
 
 
 def prepare(
-    network: Network, block: schema.MethodBlock, arguments: argparse.Namespace, **switches: object
+    network: Setting, block: schema.MethodBlock, arguments: argparse.Namespace, **switches: object
 ) -> Callable[[], object]:
     """One training step of the method, to be called again and again."""
     trainer = schema.Trainer(batch_size=arguments.batch, threads=arguments.threads, **switches)
     device = torch.device(arguments.device)
     model = network.build(list(network.features)).to(device)
-    past = hand_made_past(network, device) if methods.find(block.name).taught else None
-    method = methods.build_method(block, model, SEED, past)
+    method = build_method(block, model, SEED, **finished_runs(block.name, network, device))
     shards = RandomShards(network, arguments.batch)
     training = Training(model.to(device), method.to(device), shards, trainer, SEED)
     model.train()
     for epoch in (0, arguments.epoch):
-        method.start_epoch(epoch, model, training.data)
+        train, val = Split(training.data, "train", epoch), Split(training.data, "val")
+        method.start_epoch(epoch, train=train, val=val, epochs=trainer.epochs)
     batch = next(training.data.batches("train", arguments.epoch))
     return partial(training.train_step, batch)
 
 
-def hand_made_past(network: Network, device: torch.device) -> methods.Past:
-    """Finished runs as a taught method may read them: concepts that learnt nothing, and losses that fell."""
-    concepts = {name: network.build([name]).to(device).eval().requires_grad_(False) for name in network.features}
-    histories = {name: history(pace) for pace, name in enumerate([*concepts, "joint"], start=2)}
-    figures = [pl.lit(0.4).alias(f"val_phi_{name}") for name in concepts]
-    return methods.Past(concepts, histories | {"joint": histories["joint"].with_columns(figures)})
+def finished_runs(name: str, setting: Setting, device: torch.device) -> dict[str, object]:
+    """What a method reads of finished runs: encoders that learnt nothing, and losses that fell."""
+    teachers = {}
+    for modality in setting.features:
+        teachers[modality] = setting.build([modality]).encoders[modality].requires_grad_(False).to(device)
+    histories = {run: history(pace) for pace, run in enumerate([*teachers, "joint"], start=2)}
+    found = {"teachers": teachers, "histories": histories}
+    return {argument: found[argument] for argument in methods.get(name).prerequisites}
 
 
-def history(pace: int) -> pl.DataFrame:
-    """A history whose validation loss falls more slowly than its training loss."""
-    epochs = range(PAST_EPOCHS)
-    train = [2.0 / (1 + epoch / pace) for epoch in epochs]
-    return pl.DataFrame(
-        {
-            "epoch": list(epochs),
-            "lr": [1e-3] * PAST_EPOCHS,
-            "train_loss": train,
-            "val_loss": [1 + loss / 2 for loss in train],
-            "val_accuracy": [0.2 + 0.02 * epoch for epoch in epochs],
-        }
-    )
+def history(pace: int) -> dict[str, list[float]]:
+    """Losses of a run: that of validation falls more slowly than that of training."""
+    train = [2.0 / (1 + epoch / pace) for epoch in range(PAST_EPOCHS)]
+    return {"train_loss": train, "val_loss": [1 + loss / 2 for loss in train]}
 
 
 def seconds(step: Callable[[], object], device: torch.device) -> float:
@@ -236,7 +231,7 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
-def rows_of(name: str, network: Network, arguments: argparse.Namespace) -> list[Row]:
+def rows_of(name: str, network: Setting, arguments: argparse.Namespace) -> list[Row]:
     """A method with its default parameters and what variants it has."""
     variants = {name: {}} | VARIANTS.get(name, {})
     return [
@@ -245,7 +240,7 @@ def rows_of(name: str, network: Network, arguments: argparse.Namespace) -> list[
     ]
 
 
-def switched_rows(network: Network, arguments: argparse.Namespace) -> list[Row]:
+def switched_rows(network: Setting, arguments: argparse.Namespace) -> list[Row]:
     """Joint training and AGM under each of the trainer's switches."""
     return [
         Row(
@@ -257,7 +252,7 @@ def switched_rows(network: Network, arguments: argparse.Namespace) -> list[Row]:
     ]
 
 
-def compare(network: Network, arguments: argparse.Namespace) -> int:
+def compare(network: Setting, arguments: argparse.Namespace) -> int:
     """Print what every step costs."""
     refused = {name: reason for name in arguments.methods if (reason := network.refusal(name))}
     (joint,) = rows_of("joint", network, arguments)
@@ -275,7 +270,7 @@ def compare(network: Network, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def find_synchronisations(network: Network, arguments: argparse.Namespace) -> int:
+def find_synchronisations(network: Setting, arguments: argparse.Namespace) -> int:
     """Run every method's step with torch refusing whatever waits for the GPU; the number of methods that do."""
     guilty = 0
     for name in arguments.methods:
@@ -283,7 +278,7 @@ def find_synchronisations(network: Network, arguments: argparse.Namespace) -> in
             print(f"{name}: left out, {reason}")
             continue
         step = prepare(network, schema.MethodBlock(name=name), arguments)
-        for _ in range(WARM_UP):  # the first steps make handles, workspaces and the optimiser's state
+        for _ in range(WARM_UP):  # the first steps make handles, workspaces and the optimizer's state
             step()
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -309,7 +304,7 @@ def parse(given: list[str] | None) -> argparse.Namespace:
         default="crema_d",
         help="; ".join(f"{name}: {network.__doc__.rstrip('.')}" for name, network in NETWORKS.items()),
     )
-    add("--methods", nargs="+", choices=methods.names(), default=methods.names(), metavar="METHOD", help="default: all")
+    add("--methods", nargs="+", choices=sorted(METHODS), default=sorted(METHODS), metavar="METHOD", help="default: all")
     add(
         "--switches",
         nargs="*",

@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from agm.methods import Method
 from agm.methods.method import Batch
-from agm.models.multimodal import MultimodalModel
+from agm.models.multimodal import Multimodal
+from agm.pipeline.steps.train.clips import Split
 from networks import small_method
 from reference import SlowAgm
 
@@ -33,6 +34,23 @@ class Clips:
             yield Batch(inputs, labels, [str(index) for index in range(len(labels))])
 
 
+def begin_epoch(method: Method, epoch: int, clips: Clips | None = None) -> None:
+    """Begin an epoch of the method's model, in training mode, with the splits of `clips`."""
+    if not method.model.training:
+        method.model.train()
+    if clips is None:
+        method.start_epoch(epoch)
+    else:
+        train, val = Split(clips, "train", epoch), Split(clips, "val")
+        method.start_epoch(epoch, train=train, val=val, epochs=getattr(clips, "epochs", 1))
+
+
+def on_model(method: Method, model: Multimodal) -> Method:
+    """The method, applied to another model of the same kind from now on."""
+    method.__dict__["model"] = model
+    return method
+
+
 def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
@@ -42,7 +60,7 @@ def close(found: object, wanted: object, tolerance: float = 1e-10) -> None:
 
 
 def agm_equals_the_reference(
-    fast: MultimodalModel, batches: list[tuple[dict[str, Tensor], Tensor]], alpha: float, bound: float | None
+    fast: Multimodal, batches: list[tuple[dict[str, Tensor], Tensor]], alpha: float, bound: float | None
 ) -> None:
     """Losses, coefficients, every gradient and every statistic of AGM, step by step."""
     slow = copy.deepcopy(fast)
@@ -51,7 +69,7 @@ def agm_equals_the_reference(
         fast.train().zero_grad()
         slow.zero_grad()
         torch.manual_seed(step)
-        loss = method.loss(fast, inputs, labels)
+        loss = on_model(method, fast).loss(inputs, labels)
         loss.backward()
         torch.manual_seed(step)
         _, kappa, wanted_loss = reference.step(slow, inputs, labels)
@@ -67,16 +85,17 @@ def agm_equals_the_reference(
             close(value, other, 1e-12)
 
 
-def step_of(method: Method, model: MultimodalModel, inputs: dict, labels: Tensor, seed: int = 0) -> Tensor:
-    """One step without the optimiser; the gradients are left in the weights."""
+def step_of(method: Method, model: Multimodal, inputs: dict, labels: Tensor, seed: int = 0) -> Tensor:
+    """One step without the optimizer; the gradients are left in the weights."""
     model.train().zero_grad()
+    method.zero_grad()
     torch.manual_seed(seed)
-    loss = method.loss(model, inputs, labels)
-    method.backward(model, loss)
+    loss = on_model(method, model).loss(inputs, labels)
+    method.backward(loss)
     return loss.detach()
 
 
-def plain_step(model: MultimodalModel, inputs: dict, labels: Tensor, seed: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+def plain_step(model: Multimodal, inputs: dict, labels: Tensor, seed: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss and gradients of joint training, of a copy."""
     other = copy.deepcopy(model).train()
     other.zero_grad()
@@ -86,7 +105,7 @@ def plain_step(model: MultimodalModel, inputs: dict, labels: Tensor, seed: int =
     return loss.detach(), gradients(other)
 
 
-def after_pass(model: MultimodalModel, inputs: dict, seed: int = 0) -> tuple[MultimodalModel, dict[str, Tensor]]:
+def after_pass(model: Multimodal, inputs: dict, seed: int = 0) -> tuple[Multimodal, dict[str, Tensor]]:
     """A copy of the model after a training pass, which moves running statistics, and the features of that pass."""
     other = copy.deepcopy(model).train()
     torch.manual_seed(seed)
@@ -96,7 +115,7 @@ def after_pass(model: MultimodalModel, inputs: dict, seed: int = 0) -> tuple[Mul
 
 
 @torch.no_grad()
-def own_logits(model: MultimodalModel, inputs: dict, features: dict[str, Tensor]) -> dict[str, list[list[float]]]:
+def own_logits(model: Multimodal, inputs: dict, features: dict[str, Tensor]) -> dict[str, list[list[float]]]:
     """u_m of every clip: W_m h_m and the modality's part of the bias, or the output with the other inputs zero."""
     names = list(model.encoders)
     other = copy.deepcopy(model).eval()

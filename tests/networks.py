@@ -5,11 +5,14 @@ from collections.abc import Generator
 import torch
 from torch import Tensor, nn
 
-from agm.methods import Method, Past, build_method
+from agm import methods
+from agm.methods import Method
+from agm.methods.method import Network
 from agm.models.encoders import Conv, Encoder, SequenceTransformer, Transformer
-from agm.models.fusion import build_fusion
-from agm.models.multimodal import MultimodalModel
+from agm.models.multimodal import Multimodal
 from agm.pipeline.config import schema
+from agm.pipeline.config.methods import arguments
+from agm.pipeline.networks import build_fusion, build_method
 
 CLASSES = 4
 FUSIONS = {
@@ -47,25 +50,20 @@ class WithDropout(Encoder):
         return self.dropout(feature)
 
 
-def small_model(fusion: str, count: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> MultimodalModel:
+def small_model(fusion: str, count: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Multimodal:
     """A model over the first `count` modalities, with running statistics that are not their initial ones."""
     torch.manual_seed(seed)
     block = FUSIONS[fusion]
-    text = schema.TransformerEncoder(
-        name="transformer", dim=6, num_heads=2, num_layers=1, dim_feedforward=8, dropout=0.2
-    )
-    sensor = schema.SequenceTransformerEncoder(
-        name="sequence_transformer", dim=4, num_heads=2, num_layers=1, dim_feedforward=8, dropout=0.2
-    )
+    small = {"num_heads": 2, "num_layers": 1, "dim_feedforward": 8, "dropout": 0.2, "sequence": block.sequential}
     encoders = {
         "audio": WithDropout(Conv(1, [3, 5], block.sequential)),
         "video": WithDropout(Conv(2, [4], block.sequential)),
-        "text": Transformer(vocabulary=9, words=5, config=text, sequence=block.sequential),
-        "sensor": SequenceTransformer(3, sensor, block.sequential),
+        "text": Transformer(vocabulary=9, words=5, dim=6, **small),
+        "sensor": SequenceTransformer(3, dim=4, **small),
     }
     chosen = {name: encoders[name] for name in NAMES[:count]}
     dims = {name: encoder.dim for name, encoder in chosen.items()}
-    model = MultimodalModel(chosen, build_fusion(block, dims, CLASSES), {}).to(dtype)
+    model = Multimodal(chosen, build_fusion(block, dims, CLASSES)).to(dtype)
     for step in range(3):
         model.train()(small_batch(count, seed=100 + step, dtype=dtype)[0])
     return model
@@ -88,8 +86,16 @@ def small_batch(
     return {name: inputs[name] for name in NAMES[:count]}, labels
 
 
-def small_method(name: str, model: MultimodalModel, past: Past | None = None, **settings: object) -> Method:
-    """The method of that name for `model`, with the defaults of its `Config` but for `settings`."""
-    return build_method(schema.MethodBlock(name=name, **settings), model, seed=0, past=past).to(
-        next(model.parameters()).dtype
-    )
+def small_method(
+    name: str, model: Multimodal, prerequisites: dict[str, object] | None = None, **settings: object
+) -> Method:
+    """The method of that name for `model`, with its defaults but for `settings`."""
+    block = schema.MethodBlock(name=name, **settings)
+    return build_method(block, model, seed=0, **(prerequisites or {})).to(next(model.parameters()).dtype)
+
+
+def refusal(name: str, fusion: str, dims: dict[str, int], **settings: object) -> str | None:
+    """Why the method cannot train a network of that fusion, or None."""
+    network = Network(list(dims), dims, FUSIONS[fusion].additive, dict.fromkeys(dims, True))
+    values = arguments(schema.MethodBlock(name=name, **settings))
+    return methods.get(name).refusal(network, **values)

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from agm.models.multimodal import MultimodalModel
+from agm.models.multimodal import Multimodal
 
 
 def own_outputs(
-    model: MultimodalModel, inputs: dict[str, Tensor], whole_bias: bool = False
+    model: Multimodal, inputs: dict[str, Tensor], whole_bias: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """f and u_m, `[B, C]` each, with gradients: what a method sees in its pass, one modality after the other.
 

@@ -20,6 +20,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone = Clone.make(tmp_path_factory.mktemp("clone"))
     for path, content in re.findall(r"^`(\S+)`\n\n```\w+\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
         (clone.folder / path).write_text(content)
+    (line,) = re.findall(r"^In `METHODS` of `(\S+)`:\n\n```\w+\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    registry = clone.folder / line[0]
+    registry.write_text(registry.read_text().replace("METHODS = {\n", f"METHODS = {{\n{line[1]}"))
     return clone
 
 

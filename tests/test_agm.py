@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import by_hand
-from agm.attribution import coalitions, evaluating, mono_modal_responses, shapley_weights
+from agm.attribution import coalitions, evaluating, modality_responses, shapley_weights
 from agm.methods.agm import coefficients, ratios
-from agm.models.fusion import build_fusion
-from agm.models.multimodal import MultimodalModel
-from by_hand import agm_equals_the_reference, gradients
+from agm.models.multimodal import Multimodal
+from agm.pipeline.networks import build_fusion
+from by_hand import agm_equals_the_reference, gradients, on_model
 from networks import FUSIONS, small_batch, small_method, small_model
 from reference import masked_passes, shapley
 
@@ -41,7 +41,7 @@ def test_responses_add_up_to_the_full_output_in_either_mode(fusion, count):
     for train in (True, False):
         model.train(train)
         torch.manual_seed(1)
-        responses = mono_modal_responses(model, inputs)
+        responses = modality_responses(model, inputs)
         torch.manual_seed(1)
         close(responses.sum(dim=0), model(inputs))
 
@@ -53,7 +53,7 @@ def test_responses_match_the_papers_written_out_formulas(count):
     f = {"".join(sorted(name[0] for name in kept)): value for kept, value in masked_passes(model, inputs).items()}
     model.eval()
     f["atv" if count == 3 else "av"] = model(inputs)
-    first = mono_modal_responses(model, inputs)[0]
+    first = modality_responses(model, inputs)[0]
     if count == 2:
         close(first, (f["av"] - f["v"] + f["a"]) / 2)
     else:
@@ -82,7 +82,7 @@ def test_masked_passes_leave_running_statistics_and_the_mode_alone(fusion, count
     plain = copy.deepcopy(model)
     inputs, _ = small_batch(count)
     torch.manual_seed(0)
-    mono_modal_responses(model, inputs)
+    modality_responses(model, inputs)
     torch.manual_seed(0)
     plain(inputs)
     assert modes == [module.training for module in model.modules()]
@@ -97,7 +97,7 @@ def test_alpha_zero_is_plain_training(fusion, count):
     inputs, labels = small_batch(count)
     method = small_method("agm", model, alpha=0.0)
     torch.manual_seed(0)
-    method.loss(model.train(), inputs, labels).backward()
+    on_model(method, model.train()).loss(inputs, labels).backward()
     torch.manual_seed(0)
     cross_entropy(plain.train()(inputs), labels).backward()
     for name, gradient in gradients(model).items():
@@ -109,10 +109,10 @@ def test_outside_the_window_training_is_plain_and_the_coefficient_does_not_linge
     method = small_method("agm", model, alpha=2.0, window={"first": 1, "last": 1})
     inputs, labels = small_batch(2)
     for epoch, modulated in ((0, False), (1, True), (2, False)):
-        method.start_epoch(epoch, model, data=None)
+        method.start_epoch(epoch)
         other = copy.deepcopy(model).train()
         torch.manual_seed(0)
-        method.loss(other, inputs, labels).backward()
+        on_model(method, other).loss(inputs, labels).backward()
         assert bool(method.diagnostics) == modulated
         if not modulated:
             plain = copy.deepcopy(model).train()
@@ -128,12 +128,12 @@ def test_the_running_mean_counts_the_steps_before_the_window_too():
     always = small_method("agm", model)
     for epoch in range(3):
         for method in (waiting, always):
-            method.start_epoch(epoch, model, data=None)
+            method.start_epoch(epoch)
         for step in range(2):
             inputs, labels = small_batch(2, seed=10 * epoch + step)
             for method in (waiting, always):
                 torch.manual_seed(0)
-                method.loss(copy.deepcopy(model).train(), inputs, labels)
+                on_model(method, copy.deepcopy(model).train()).loss(inputs, labels)
             if epoch == 1:
                 assert torch.equal(waiting.diagnostics["kappa_audio"], always.diagnostics["kappa_audio"])
                 assert waiting.diagnostics["kappa_audio"] != 1
@@ -146,13 +146,13 @@ def test_an_additive_head_scales_encoder_gradients_by_kappa(fusion):
     torch.manual_seed(0)
     encoders = {"audio": BiasFree(4, 3), "video": BiasFree(5, 2)}
     head = build_fusion(FUSIONS[fusion], {"audio": 3, "video": 2}, 4)
-    model = MultimodalModel(encoders, head, {}).double()
+    model = Multimodal(encoders, head).double()
     plain = copy.deepcopy(model)
     inputs = {"audio": torch.randn(6, 4, dtype=torch.float64), "video": torch.randn(6, 5, dtype=torch.float64)}
     labels = torch.tensor([0, 1, 2, 3, 0, 1])
     method = small_method("agm", model, alpha=1.0)
     method.load_state_dict({"steps": torch.tensor(1), "score_sum": torch.tensor([0.4, 2.0], dtype=torch.float64)})
-    method.loss(model, inputs, labels).backward()
+    on_model(method, model).loss(inputs, labels).backward()
     cross_entropy(plain(inputs), labels).backward()
     kappa = {name: method.diagnostics[f"kappa_{name}"].item() for name in inputs}
     assert abs(kappa["audio"] - kappa["video"]) > 0.1
@@ -197,7 +197,7 @@ def test_the_reference_ratio_is_one_at_the_first_step(seed, count):
     model = small_model("late_concat", count, seed=seed)
     method = small_method("agm", model, alpha=1.3)
     inputs, labels = small_batch(count, seed=seed)
-    method.loss(model.train(), inputs, labels)
+    on_model(method, model.train()).loss(inputs, labels)
     for name in inputs:
         kappa, ratio = method.diagnostics[f"kappa_{name}"], method.diagnostics[f"ratio_{name}"]
         close(kappa, (1.3 * (1 - ratio)).exp())
@@ -214,13 +214,13 @@ def test_state_survives_an_interruption():
     model = small_model("late_sum", 2)
     method = small_method("agm", model, alpha=1.0)
     for step in range(3):
-        method.loss(model.train(), *small_batch(2, seed=step))
+        on_model(method, model.train()).loss(*small_batch(2, seed=step))
     other = small_method("agm", model, alpha=1.0)
     other.load_state_dict(method.state_dict())
     inputs, labels = small_batch(2, seed=9)
     with evaluating(model):
-        method.loss(model, inputs, labels)
-        other.loss(model, inputs, labels)
+        on_model(method, model).loss(inputs, labels)
+        on_model(other, model).loss(inputs, labels)
     assert method.diagnostics.keys() == other.diagnostics.keys()
     assert all(torch.equal(method.diagnostics[key], other.diagnostics[key]) for key in method.diagnostics)
 
@@ -230,6 +230,6 @@ def test_coefficients_are_float32_or_wider_under_autocast():
     method = small_method("agm", model, alpha=1.0)
     inputs, labels = small_batch(2, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = method.loss(model.train(), inputs, labels)
+        loss = on_model(method, model.train()).loss(inputs, labels)
     assert loss.dtype == torch.float32
     assert method.diagnostics["kappa_audio"].dtype == torch.float64

@@ -8,10 +8,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from agm.attribution import evaluating, mono_modal_logits, mono_modal_responses
-from agm.methods import Network, find
-from by_hand import close, gradients, own_logits, softmax, step_of
-from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
+from agm.attribution import evaluating, modality_responses, unimodal_logits
+from by_hand import begin_epoch, close, gradients, on_model, own_logits, softmax, step_of
+from networks import CLASSES, FUSIONS, refusal, small_batch, small_method, small_model
 
 pytestmark = pytest.mark.numerical
 
@@ -58,7 +57,7 @@ def shares_by_hand(own):
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_steps_of_an_epoch_are_those_worked_out_by_hand(fusion, count, epoch):
     model, method, linear = pair(fusion, count, sigma=0.34, epsilon=0.5)
-    method.start_epoch(epoch, model, data=None)
+    method.start_epoch(epoch)
     dependent, masks = set(), set()
     for step in range(7):
         inputs, labels = small_batch(count, seed=step)
@@ -69,7 +68,7 @@ def test_steps_of_an_epoch_are_those_worked_out_by_hand(fusion, count, epoch):
         torch.manual_seed(0)
         features = {name: encoder(inputs[name]) for name, encoder in other.encoders.items()}
         own = own_logits(plain, inputs, {name: h.detach() for name, h in features.items()})
-        parts = dict(zip(inputs, other.fusion.before.mono_modal(features), strict=True))
+        parts = dict(zip(inputs, other.fusion.before.unimodal(features), strict=True))
         close({name: u.tolist() for name, u in parts.items()}, own)
         wanted = masked_classes(step, epoch, 0.5)
         hidden = [
@@ -101,14 +100,14 @@ def test_steps_of_an_epoch_are_those_worked_out_by_hand(fusion, count, epoch):
 
 
 def test_the_masked_classes_are_drawn_evenly_and_alike_for_all_clips():
-    model, method, _ = pair("late_sum", 2, epsilon=0.4)
+    _, method, _ = pair("late_sum", 2, epsilon=0.4)
     logits = torch.ones(2, 7, CLASSES, dtype=torch.float64)
     counts = torch.zeros(CLASSES)
     torch.manual_seed(0)
     for _ in range(600):
-        method.start_epoch(1, model, data=None)
+        method.start_epoch(1)
         method.dependent.copy_(torch.tensor([True, False]))
-        method.counters["step"] = 1
+        method.steps = 1
         mask = method._mask(logits)
         assert mask.shape == (2, 1, CLASSES) and mask[1].all()
         assert (1 - mask[0]).sum() == masked_classes(1, 1, 0.4) == 1
@@ -128,22 +127,22 @@ def test_a_modality_that_lost_its_dominance_is_masked_no_longer():
     """A published copy keeps it to the end of the epoch, and both end up masked."""
     model, method, _ = pair("late_sum", 2)
     inputs, labels = small_batch(2)
-    method.start_epoch(3, model, data=None)
+    method.start_epoch(3)
     for name, wanted in (("audio", [True, False]), ("video", [False, True]), ("video", [False, True])):
         leaning(model, name)
         step_of(method, model, inputs, labels)
         assert method.dependent.tolist() == wanted
-    method.start_epoch(4, model, data=None)
+    method.start_epoch(4)
     assert method.dependent.tolist() == [False, False]
 
 
 def test_no_more_is_masked_than_there_is():
     """All classes at p = 1, counted by the classes and not by the size of a feature; none in the first epoch."""
     for epoch, wanted in ((0, 0), (1, CLASSES), (30, CLASSES)):
-        model, method, _ = pair("late_concat", 2)
-        method.start_epoch(epoch, model, data=None)
+        _, method, _ = pair("late_concat", 2)
+        method.start_epoch(epoch)
         method.dependent.fill_(True)
-        method.counters["step"] = 3
+        method.steps = 3
         mask = method._mask(torch.ones(2, 7, CLASSES))
         assert (1 - mask).sum(dim=(1, 2)).tolist() == [wanted] * 2
 
@@ -152,20 +151,20 @@ def test_no_more_is_masked_than_there_is():
 def test_outside_training_nothing_is_masked_and_the_parts_add_up(fusion, count):
     model, method, linear = pair(fusion, count)
     nn.init.normal_(model.fusion.last.bias)
-    method.start_epoch(3, model, data=None)
+    method.start_epoch(3)
     method.dependent.fill_(True)
-    method.counters["step"] = 5
+    method.steps = 5
     model.eval()
     inputs, _ = small_batch(count)
     features = model.encode(inputs)
     own = own_logits(linear, inputs, {name: h.detach() for name, h in features.items()})
     weight, bias = model.fusion.last.weight, model.fusion.last.bias
     parts = [torch.tensor(own[name], dtype=torch.float64) @ weight.T + bias / count for name in own]
-    for found in (model.fusion.mono_modal(features), mono_modal_logits(model, inputs, features)):
+    for found in (model.fusion.unimodal(features), unimodal_logits(model, inputs, features)):
         close(found, torch.stack(parts))
     close(model(inputs), sum(parts))
     close(model.fusion.classify(model.fusion.fuse(features)), sum(parts))
-    close(mono_modal_responses(model, inputs).sum(dim=0), sum(parts))
+    close(modality_responses(model, inputs).sum(dim=0), sum(parts))
     for part, (name, rows) in zip(parts, model.fusion.weights().items(), strict=True):
         close(features[name] @ rows.T + model.fusion.biases()[name], part)
     fusion = model.fusion
@@ -183,12 +182,12 @@ def test_the_fusion_inside_starts_from_its_own_weights():
 
 def test_a_trained_network_is_built_again_from_its_weights_and_goes_on_from_an_epochs_end():
     model, method, _ = pair("late_sum", 2, sigma=0.4)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for epoch in range(2):
-        method.start_epoch(epoch, model, data=None)
+        method.start_epoch(epoch)
         for seed in range(3):
             step_of(method, model, *small_batch(2, seed=seed))
-            optimiser.step()
+            optimizer.step()
     again, same, _ = pair("late_sum", 2, sigma=0.4)
     again.load_state_dict(model.state_dict())
     same.load_state_dict(method.state_dict())
@@ -196,7 +195,7 @@ def test_a_trained_network_is_built_again_from_its_weights_and_goes_on_from_an_e
     with evaluating(model), evaluating(again):
         assert torch.equal(again(inputs), model(inputs))
     for network, each in ((model, method), (again, same)):
-        each.start_epoch(2, network, data=None)
+        begin_epoch(each, 2)
         for seed in range(3):
             step_of(each, network, inputs, labels, seed)
     for name, gradient in gradients(model).items():
@@ -204,11 +203,9 @@ def test_a_trained_network_is_built_again_from_its_weights_and_goes_on_from_an_e
 
 
 def test_only_additive_fusions_have_parts_to_mask():
-    method = find("amco")
-    config = method.Config(name="amco")
-    for name, fusion in FUSIONS.items():
-        reason = method.refusal(config, Network(fusion, {"audio": 3, "video": 4}))
-        assert (reason is None) == fusion.additive, name
+    for fusion in FUSIONS:
+        reason = refusal("amco", fusion, {"audio": 3, "video": 4})
+        assert (reason is None) == FUSIONS[fusion].additive, fusion
         assert reason is None or "additive" in reason
 
 
@@ -217,6 +214,6 @@ def test_shares_are_float64_under_autocast_and_a_single_modality_trains():
     method = small_method("amco", model)
     inputs, labels = small_batch(1, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = method.loss(model.train(), inputs, labels)
+        loss = on_model(method, model.train()).loss(inputs, labels)
     assert loss.isfinite()
     assert method.diagnostics["share_audio"].dtype == torch.float64

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from agm.methods.arl import weights
-from by_hand import close, gradients, softmax, step_of
+from by_hand import close, gradients, on_model, softmax, step_of
 from networks import small_batch, small_method, small_model
 from own_outputs import own_outputs
 
@@ -50,7 +50,7 @@ def plain(model, inputs, labels, gamma=1.0):
 def test_a_step_scales_each_encoder_by_the_weight_worked_out_by_hand(fusion, count):
     model = small_model(fusion, count)
     method = small_method("arl", model, gamma=0.7)
-    method.start_epoch(5, model, data=None)
+    method.start_epoch(5)
     for seed in range(3):
         inputs, labels = small_batch(count, seed=seed)
         loss, wanted, own = plain(model, inputs, labels, gamma=0.7)
@@ -69,7 +69,7 @@ def test_a_feature_s_gradient_is_scaled_as_the_published_layer_does():
     """The scaling sits at the encoder's output there: the same for every weight behind it."""
     model = small_model("late_sum", 2)
     method = small_method("arl", model)
-    method.start_epoch(5, model, data=None)
+    method.start_epoch(5)
     inputs, labels = small_batch(2)
     twin = copy.deepcopy(model).train()
     twin.zero_grad()
@@ -113,7 +113,7 @@ def test_outside_the_window_nothing_is_scaled_and_the_last_weight_does_not_persi
     method = small_method("arl", model, window={"first": 1, "last": 1})
     inputs, labels = small_batch(2)
     for epoch, scaled in ((0, False), (1, True), (2, False)):
-        method.start_epoch(epoch, model, data=None)
+        method.start_epoch(epoch)
         loss, wanted, _ = plain(model, inputs, labels)
         close(step_of(method, model, inputs, labels), loss)
         equal = all(torch.allclose(gradient, wanted[name], rtol=1e-9) for name, gradient in gradients(model).items())
@@ -126,7 +126,7 @@ def test_the_first_five_epochs_are_not_scaled():
     method = small_method("arl", model)
     active = []
     for epoch in range(8):
-        method.start_epoch(epoch, model, data=None)
+        method.start_epoch(epoch)
         active.append(method.active)
     assert active == [False] * 5 + [True] * 3
 
@@ -135,7 +135,7 @@ def test_there_is_no_state_and_a_single_modality_trains():
     model = small_model("late_sum", 1)
     method = small_method("arl", model)
     assert not method.state_dict() and not list(method.parameters())
-    method.start_epoch(5, model, data=None)
+    method.start_epoch(5)
     step_of(method, model, *small_batch(1))
     assert all(gradient.isfinite().all() for gradient in gradients(model).values())
 
@@ -143,10 +143,10 @@ def test_there_is_no_state_and_a_single_modality_trains():
 def test_weights_are_float64_under_autocast():
     model = small_model("late_concat", 2, dtype=torch.float32)
     method = small_method("arl", model)
-    method.start_epoch(5, model, data=None)
+    method.start_epoch(5)
     inputs, labels = small_batch(2, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = method.loss(model.train(), inputs, labels)
-    method.backward(model, loss)
+        loss = on_model(method, model.train()).loss(inputs, labels)
+    method.backward(loss)
     assert method.diagnostics["coefficient_audio"].dtype == torch.float64
     assert all(gradient.isfinite().all() for gradient in gradients(model).values())

@@ -25,7 +25,7 @@ def clips(seed, count=400, features=20, classes=5):
 
 
 def measure(fit, test, alpha=1e-6, confidence=0.95):
-    return competition_strength(fit, test, alpha=alpha, confidence=confidence)
+    return competition_strength(*fit, *test, alpha=alpha, confidence=confidence)
 
 
 def direct(fit, test, alpha):

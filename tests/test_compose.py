@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agm import methods
 from agm.pipeline import config
-from agm.pipeline.config import schema
+from agm.pipeline.config import methods, schema
 from agm.pipeline.config.compose import compose
 from agm.pipeline.errors import AgmError
 from clone import ROOT, Clone
@@ -141,11 +140,11 @@ def test_dvc_edits_single_parameters_of_what_was_composed(tmp_path: Path) -> Non
         (["method=[joint,mmcosine]", "fusion=[early]"], "methods.mmcosine with fusions.early: its cosines"),
         (
             ["study=ave", "dataset.root=raw", "method=[joint,ogm]"],
-            "methods.ogm: it acts on the weights of the encoders",
+            "methods.ogm with fusions.psp: it acts on the weights of the encoders, and those of",
         ),
         (
             ["study=ave", "dataset.root=raw", "method=[joint,greedy]"],
-            "methods.greedy: it acts on the weights of the encoders",
+            "methods.greedy with fusions.psp: its classifiers of the streams can only take the place of an additive",
         ),
     ],
 )

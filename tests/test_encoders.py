@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from agm.models.encoders import Encoder, build_encoder
+from agm.models.encoders import Encoder
 from agm.pipeline.config import schema
 from agm.pipeline.errors import AgmError
 from agm.pipeline.io.tensors import Feature
+from agm.pipeline.networks import build_encoder
 from by_hand import close
 from plain import attention, linear, normal
 

@@ -12,24 +12,25 @@ from omegaconf import OmegaConf
 
 from agm import methods
 from agm.models.encoders import SequenceTransformer, Transformer
-from agm.models.fusion import build_fusion
-from agm.models.multimodal import MultimodalModel
+from agm.models.multimodal import Multimodal
 from agm.pipeline import cli, config
 from agm.pipeline.config import schema
+from agm.pipeline.config.methods import arguments, check, described, typed
 from agm.pipeline.dag.graph import Graph
 from agm.pipeline.errors import AgmError, Stopped
+from agm.pipeline.networks import build_fusion, build_joint, build_method
 from agm.pipeline.steps.train import loop
 from agm.pipeline.steps.train import step as train_step
 from agm.pipeline.steps.train.checkpoint import Checkpoints
 from agm.pipeline.steps.train.watch import Signals, Watch
-from by_hand import Clips, gradients
+from by_hand import Clips, begin_epoch, gradients
 from clone import ROOT
 from networks import small_batch
 from small_shards import write_shards
 from test_train import PARAMS
 
 CPU = torch.device("cpu")
-METHODS = methods.names()
+METHODS = list(methods.METHODS)
 FUSIONS = {
     "late_concat": {"name": "late_concat"},
     "late_sum": {"name": "late_sum"},
@@ -47,7 +48,7 @@ def blocks() -> tuple[dict, dict]:
     """Every method with its defaults, those that read finished runs apart."""
     plain, taught = {}, {}
     for name in METHODS:
-        (taught if methods.find(name).taught else plain)[name] = {"name": name}
+        (taught if methods.get(name).prerequisites else plain)[name] = {"name": name}
     return plain, taught
 
 
@@ -89,8 +90,7 @@ def graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Graph:
 
 def refusal(graph: Graph, name: str, fusion: str) -> str | None:
     params = graph.params
-    network = methods.Network(params.fusions[fusion], {key: each.dim for key, each in params.encoders.items()})
-    return methods.find(name).refusal(methods.typed(params.method(name)), network)
+    return methods.get(name).refusal(described(params, params.fusions[fusion]), **arguments(params.method(name)))
 
 
 def training(graph: Graph, name: str, fusion: str) -> loop.Training:
@@ -106,7 +106,7 @@ def test_every_pair_trains_or_is_refused_with_the_reason(graph: Graph, name: str
         content["study"] |= {"fusions": [fusion], "methods": ["joint", *({name} & content["methods"].keys())]}
         content["study"]["taught"] = [*({name} & content["taught"].keys())]
         with pytest.raises(AgmError) as error:
-            methods.check(config.check(content, "params.yaml"), "params.yaml")
+            check(config.check(content, "params.yaml"), "params.yaml")
         assert f".{name} with fusions.{fusion}: {reason}" in str(error.value)
         return
     run = training(graph, name, fusion)
@@ -131,13 +131,13 @@ def test_every_method_starts_from_joint_trainings_weights_batches_and_clipping(
         run = training(graph, each, "late_concat")
         run.model.train()
         weights = {key: value.clone() for key, value in run.model.state_dict().items()}
-        run.method.start_epoch(0, run.model, run.data)
+        begin_epoch(run.method, 0, run.data)
         batch = next(run.data.batches("train", 0))
         clipped.clear()
         assert torch.isfinite(run.train_step(batch))
-        starts.append((weights, batch, set(clipped), run.optimiser.defaults))
+        starts.append((weights, batch, set(clipped), run.optimizer.defaults))
     (joint, other) = starts
-    assert other[1].clip_ids == joint[1].clip_ids
+    assert other[1].ids == joint[1].ids
     assert all(torch.equal(x, other[1].inputs[key]) for key, x in joint[1].inputs.items())
     assert other[2] == joint[2] == {graph.params.trainer.grad_clip}
     assert other[3] == joint[3]
@@ -147,27 +147,24 @@ def test_every_method_starts_from_joint_trainings_weights_batches_and_clipping(
 
 
 @pytest.mark.numerical
-@pytest.mark.parametrize("name", [name for name in METHODS if not methods.find(name).taught])
+@pytest.mark.parametrize("name", [name for name in METHODS if not methods.get(name).prerequisites])
 def test_a_batch_of_one_clip_is_a_step_of_every_method(name: str) -> None:
     """Where no network has BatchNorm; others are refused at composing."""
     torch.manual_seed(0)
     size = {"dim": 4, "num_heads": 2, "num_layers": 1, "dim_feedforward": 8}
-    text = schema.TransformerEncoder(name="transformer", **size)
-    sensor = schema.SequenceTransformerEncoder(name="sequence_transformer", **size)
-    encoders = {"text": Transformer(9, 5, text), "sensor": SequenceTransformer(3, sensor)}
+    encoders = {"text": Transformer(9, 5, **size), "sensor": SequenceTransformer(3, **size)}
     fusion = build_fusion(schema.LateConcat(name="late_concat"), dict.fromkeys(encoders, 4), 4)
-    model = MultimodalModel(encoders, fusion, {}).double()
-    method = methods.build_method(schema.MethodBlock(name=name), model, seed=0).double()
+    model = Multimodal(encoders, fusion).double()
+    method = build_method(schema.MethodBlock(name=name), model, seed=0).double()
     inputs, labels = small_batch(4, batch=3)
     single = [({key: inputs[key][[row]] for key in encoders}, labels[[row]]) for row in range(3)]
     data = Clips(train=single, val=single)
     for epoch in (0, 1, 6):
-        method.start_epoch(epoch, model.train(), data)
+        begin_epoch(method, epoch, data)
         for batch in data.batches("train", epoch):
-            one = method.augment(batch)
-            for loss in method.losses(model, one.inputs, one.labels):
+            for loss in method.losses(*batch):
                 model.zero_grad()
-                method.backward(model, loss)
+                method.backward(loss)
                 assert loss.isfinite()
                 assert all(gradient.isfinite().all() for gradient in gradients(model).values())
 
@@ -215,8 +212,8 @@ def test_every_trained_method_is_evaluated_as_it_was_trained(graph: Graph, name:
     run._epoch(0, Checkpoints(tmp_path), Watch(CPU))
     model = run.model.eval()
     batch = next(run.data.batches("val"))
-    again = train_step.build_joint(graph.params, "late_concat", run.shards.features, len(run.shards.classes), seed=0)
-    methods.build_method(graph.params.method(name), again, seed=0)
+    again = build_joint(graph.params, "late_concat", run.shards.features, len(run.shards.classes), seed=0)
+    build_method(graph.params.method(name), again, seed=0)
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.eval()(batch.inputs), model(batch.inputs))
 
@@ -224,10 +221,10 @@ def test_every_trained_method_is_evaluated_as_it_was_trained(graph: Graph, name:
 def test_every_method_has_a_group_and_a_source(graph: Graph) -> None:
     for name in METHODS:
         group = (ROOT / "params/method" / f"{name}.yaml").read_text()
-        section = "taught" if methods.find(name).taught else "methods"
+        section = "taught" if methods.get(name).prerequisites else "methods"
         assert group.startswith(f"# @package {section}.{name}\n# ")
         content = OmegaConf.to_container(OmegaConf.create(group), resolve=True)
-        wanted = methods.typed(schema.MethodBlock(name=name)).model_dump()
+        wanted = typed(schema.MethodBlock(name=name)).model_dump()
         assert json.loads(json.dumps(content)) == json.loads(json.dumps(wanted))
         about = __import__(f"agm.methods.{name}", fromlist=["x"]).__doc__
         assert name == "joint" or any(str(year) in about for year in range(2010, 2027)), name

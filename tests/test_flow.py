@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torchvision.models import get_model
 
-from agm.models.encoders import build_encoder
 from agm.pipeline.config.schema import ConvEncoder, FlowFeatures, ResNet18Encoder
 from agm.pipeline.errors import AgmError
 from agm.pipeline.io.files import read_json, sha256
 from agm.pipeline.io.media import Unusable
 from agm.pipeline.io.source import Source
 from agm.pipeline.io.tensors import Feature
+from agm.pipeline.networks import build_encoder
 from agm.pipeline.steps.extract import flow
 from agm.pipeline.steps.extract.pretrained import raft
 from agm.pipeline.steps.extract.recipe import recipe

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from agm.attribution import mono_modal_responses
+from agm.attribution import modality_responses
 from agm.models.encoders import Identity, SequenceTransformer
-from agm.models.fusion import build_fusion
-from agm.models.multimodal import MultimodalModel
+from agm.models.multimodal import Multimodal
 from agm.pipeline.config import schema
-from by_hand import agm_equals_the_reference, close
+from agm.pipeline.networks import build_fusion
+from by_hand import agm_equals_the_reference, close, on_model
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 from plain import attention, both_ways, linear, normal
 from test_synchronisation import Refusing, RefusingConstants
@@ -25,7 +25,7 @@ MORE = [case for case in CASES if case[0] == "psp" or case[1] == 4]
 STEPS = 5
 
 
-def model_and_batches(fusion: str, count: int) -> tuple[MultimodalModel, list[tuple[dict[str, Tensor], Tensor]]]:
+def model_and_batches(fusion: str, count: int) -> tuple[Multimodal, list[tuple[dict[str, Tensor], Tensor]]]:
     """A small model of that fusion, and three batches for it."""
     if fusion == "psp":
         return sequences(PSP, {"sound": (False, 4), "picture": (False, 6)})
@@ -34,20 +34,25 @@ def model_and_batches(fusion: str, count: int) -> tuple[MultimodalModel, list[tu
 
 def sequences(
     block: schema.Fusion, modalities: dict[str, tuple[bool, int]], padded: bool = False
-) -> tuple[MultimodalModel, list[tuple[dict[str, Tensor], Tensor]]]:
+) -> tuple[Multimodal, list[tuple[dict[str, Tensor], Tensor]]]:
     """A model over sequences, each with a transformer or none and so many numbers a step, and three batches for it."""
     torch.manual_seed(0)
-    config = schema.SequenceTransformerEncoder(
-        name="sequence_transformer", dim=6, num_heads=2, num_layers=1, dim_feedforward=5, dropout=0.3
-    )
+    small = {
+        "dim": 6,
+        "num_heads": 2,
+        "num_layers": 1,
+        "dim_feedforward": 5,
+        "dropout": 0.3,
+        "sequence": block.sequential,
+    }
     encoders = {
-        name: SequenceTransformer(values, config, block.sequential)
+        name: SequenceTransformer(values, sequence=block.sequential, **small)
         if transformer
         else Identity(values, block.sequential)
         for name, (transformer, values) in modalities.items()
     }
     fusion = build_fusion(block, {name: encoder.dim for name, encoder in encoders.items()}, CLASSES)
-    model = MultimodalModel(encoders, fusion, {}).double()
+    model = Multimodal(encoders, fusion).double()
     return model, [sequence_batch(modalities, seed, padded) for seed in range(3)]
 
 
@@ -83,7 +88,7 @@ def test_responses_add_up_to_the_full_output_in_either_mode(fusion, count):
     for train in (True, False):
         model.train(train)
         torch.manual_seed(1)
-        responses = mono_modal_responses(model, inputs)
+        responses = modality_responses(model, inputs)
         torch.manual_seed(1)
         close(responses.sum(dim=0), model(inputs))
 
@@ -102,7 +107,7 @@ def test_a_step_waits_for_no_device(fusion, count):
     model, batches = model_and_batches(fusion, count)
     method = small_method("agm", model)
     with Refusing(), RefusingConstants():
-        method.backward(model, method.loss(model.train(), *batches[0]))
+        method.backward(on_model(method, model.train()).loss(*batches[0]))
 
 
 @pytest.mark.parametrize(("fusion", "count"), CASES)

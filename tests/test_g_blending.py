@@ -3,12 +3,11 @@
 import copy
 import math
 
-import polars as pl
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from agm.methods import Past, find
+from agm.methods import GBlending
 from agm.pipeline.errors import AgmError
 from by_hand import close, gradients, softmax, step_of
 from networks import FUSIONS, small_batch, small_method, small_model
@@ -25,11 +24,11 @@ LOSSES = {  # train and validation, epoch by epoch
 
 
 def history(train, val):
-    return pl.DataFrame({"epoch": range(len(train)), "train_loss": train, "val_loss": val})
+    return {"train_loss": train, "val_loss": val}
 
 
-def past_of(names, losses=LOSSES):
-    return Past({}, {name: history(*losses[name]) for name in (*names, "joint")})
+def histories_of(names, losses=LOSSES):
+    return {"histories": {name: history(*losses[name]) for name in (*names, "joint")}}
 
 
 def weights_by_hand(names, losses=LOSSES):
@@ -45,7 +44,7 @@ def weights_by_hand(names, losses=LOSSES):
 @pytest.mark.parametrize(("fusion", "count"), CASES)
 def test_a_step_weighs_every_modalitys_loss_and_the_joint_one(fusion, count):
     model = small_model(fusion, count)
-    method = small_method("g_blending", model, past_of(model.modalities))
+    method = small_method("g_blending", model, histories_of(model.modalities))
     w = weights_by_hand(model.modalities)
     assert sum(w.values()) == pytest.approx(1)
     inputs, labels = small_batch(count)
@@ -66,7 +65,7 @@ def test_a_step_weighs_every_modalitys_loss_and_the_joint_one(fusion, count):
 def test_every_modalitys_loss_reaches_its_encoder_and_its_own_classifier(fusion):
     """Gradients of the weighted losses, each with a backward pass of its own."""
     model = small_model(fusion, 2)
-    method = small_method("g_blending", model, past_of(model.modalities))
+    method = small_method("g_blending", model, histories_of(model.modalities))
     w = weights_by_hand(model.modalities)
     inputs, labels = small_batch(2)
     wanted = {}
@@ -98,28 +97,29 @@ def own_output(method, features, name):
 
 def test_losses_are_means_so_that_the_lengths_of_the_loaders_do_not_matter():
     """A published copy takes the sum of 40 training batches from that of 5 for validation."""
-    method = small_method("g_blending", small_model("late_sum", 3), past_of(["audio", "video", "text"]))
-    found = dict(zip([*method.modalities, "joint"], method.weights.tolist(), strict=True))
+    method = small_method("g_blending", small_model("late_sum", 3), histories_of(["audio", "video", "text"]))
+    found = dict(zip([*method.modalities, "joint"], method.shares.tolist(), strict=True))
     close(found, weights_by_hand(method.modalities))
     sums = {name: ([40 * x for x in train], [5 * x for x in val]) for name, (train, val) in LOSSES.items()}
     wrong = weights_by_hand(method.modalities, sums)
     assert max(abs(found[name] - wrong[name]) for name in found) > 0.1
 
 
-def test_only_first_and_last_epoch_count_in_whatever_order_they_are_stored():
-    past = past_of(["audio", "video"])
-    shuffled = Past({}, {name: each.sample(fraction=1, shuffle=True, seed=1) for name, each in past.histories.items()})
-    model = small_model("late_concat", 2)
-    found = [small_method("g_blending", model, each).weights for each in (past, shuffled)]
-    assert torch.equal(*found)
+def test_only_first_and_last_epoch_count():
+    ends = {name: ([train[0], 9.0, train[-1]], [val[0], 9.0, val[-1]]) for name, (train, val) in LOSSES.items()}
+    shares = []
+    for losses in (LOSSES, ends):
+        histories = histories_of(["audio", "video"], losses)
+        shares.append(small_method("g_blending", small_model("late_concat", 2), histories).shares)
+    assert torch.equal(*shares)
 
 
 def test_a_run_that_does_not_overfit_has_a_bounded_weight():
     losses = {**LOSSES, "video": ([1.4, 1.3], [1.5, 1.4])}
-    method = small_method("g_blending", small_model("late_sum", 2), past_of(["audio", "video"], losses))
-    assert method.weights.isfinite().all() and method.weights.sum().item() == pytest.approx(1)
+    method = small_method("g_blending", small_model("late_sum", 2), histories_of(["audio", "video"], losses))
+    assert method.shares.isfinite().all() and method.shares.sum().item() == pytest.approx(1)
     audio = abs((1.1 - 1.6) / ((1.1 - 0.4) - (1.6 - 1.5)) ** 2)
-    assert (method.weights[1] / method.weights[0]).item() == pytest.approx(0.1 / 1e-6 / audio)
+    assert (method.shares[1] / method.shares[0]).item() == pytest.approx(0.1 / 1e-6 / audio)
 
 
 @pytest.mark.parametrize(
@@ -132,15 +132,15 @@ def test_a_run_that_does_not_overfit_has_a_bounded_weight():
 )
 def test_histories_that_say_nothing_are_refused(losses, said):
     with pytest.raises(AgmError, match=said):
-        small_method("g_blending", small_model("late_sum", 2), past_of(["audio", "video"], {**LOSSES, **losses}))
+        small_method("g_blending", small_model("late_sum", 2), histories_of(["audio", "video"], {**LOSSES, **losses}))
 
 
 def test_weights_survive_an_interruption_and_evaluation_needs_no_past():
     model = small_model("late_concat", 2)
-    method = small_method("g_blending", model, past_of(["audio", "video"]))
+    method = small_method("g_blending", model, histories_of(["audio", "video"]))
     other = small_method("g_blending", model)
-    assert other.weights.tolist() == pytest.approx([1 / 3] * 3)
+    assert other.shares.tolist() == pytest.approx([1 / 3] * 3)
     other.load_state_dict(method.state_dict())
-    assert torch.equal(other.weights, method.weights)
-    assert find("g_blending").taught
+    assert torch.equal(other.shares, method.shares)
+    assert GBlending.prerequisites == ("histories",)
     assert method.state_dict().keys() == other.state_dict().keys()

@@ -10,10 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from agm.methods import Method
 from agm.models.encoders import Conv, Encoder, OverFrames, ResNet18, Transformer
-from agm.models.fusion import build_fusion
-from agm.models.multimodal import MultimodalModel
-from agm.pipeline.config import schema
-from by_hand import Clips, close
+from agm.models.multimodal import Multimodal
+from agm.pipeline.networks import build_fusion
+from by_hand import Clips, begin_epoch, close, on_model
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 from plain import linear
 
@@ -23,20 +22,18 @@ CASES = [("late_concat", 2), ("late_sum", 2), ("late_concat", 3), ("late_sum", 3
 NAMES = ["faces", "words", "sound"]
 
 
-def model_of(fusion: str, count: int, seed: int = 0, sound: Encoder | None = None) -> MultimodalModel:
+def model_of(fusion: str, count: int, seed: int = 0, sound: Encoder | None = None) -> Multimodal:
     """Frames of two stages, words of two and, if three, sound of more; without dropout."""
     torch.manual_seed(seed)
-    text = schema.TransformerEncoder(
-        name="transformer", dim=6, num_heads=2, num_layers=2, dim_feedforward=8, dropout=0.0
-    )
+    small = {"dim": 6, "num_heads": 2, "num_layers": 2, "dim_feedforward": 8, "dropout": 0.0}
     encoders = {
         "faces": OverFrames(Conv(2, [3, 6])),  # last streams as wide as those of the words
-        "words": Transformer(vocabulary=9, words=5, config=text),
+        "words": Transformer(vocabulary=9, words=5, **small),
     }
     if count == 3:
         encoders["sound"] = sound or Conv(1, [2, 4, 7])
     head = build_fusion(FUSIONS[fusion], {name: encoder.dim for name, encoder in encoders.items()}, CLASSES)
-    return MultimodalModel(encoders, head, {}).double()
+    return Multimodal(encoders, head).double()
 
 
 def batch_of(count: int, seed: int = 0, size: int = 4) -> tuple[dict[str, Tensor], Tensor]:
@@ -54,7 +51,7 @@ def batch_of(count: int, seed: int = 0, size: int = 4) -> tuple[dict[str, Tensor
 
 
 def by_hand(
-    model: MultimodalModel, inputs: dict[str, Tensor], averages: dict | None = None, caring: str | None = None
+    model: Multimodal, inputs: dict[str, Tensor], averages: dict | None = None, caring: str | None = None
 ) -> tuple[dict[str, Tensor], dict[tuple[int, str], Tensor]]:
     """Features, and every gate by level, counted from the encoders' ends; of `caring` the averages take their place."""
     size = len(next(iter(inputs.values())))
@@ -109,22 +106,22 @@ def by_hand(
     return features, found
 
 
-def own_logits(model: MultimodalModel, features: dict[str, Tensor]) -> dict[str, Tensor]:
+def own_logits(model: Multimodal, features: dict[str, Tensor]) -> dict[str, Tensor]:
     """What each stream says, clip by clip."""
     heads = model.fusion.heads
     return {name: torch.stack([linear(heads[name], row) for row in feature]) for name, feature in features.items()}
 
 
-def mean_logits(model: MultimodalModel, features: dict[str, Tensor]) -> Tensor:
+def mean_logits(model: Multimodal, features: dict[str, Tensor]) -> Tensor:
     own = own_logits(model, features)
     return sum(own.values()) / len(own)
 
 
-def summed_loss(model: MultimodalModel, features: dict[str, Tensor], labels: Tensor) -> Tensor:
+def summed_loss(model: Multimodal, features: dict[str, Tensor], labels: Tensor) -> Tensor:
     return sum(cross_entropy(logits, labels) for logits in own_logits(model, features).values())
 
 
-def speeds(model: MultimodalModel) -> tuple[dict[str, float], dict[str, float]]:
+def speeds(model: Multimodal) -> tuple[dict[str, float], dict[str, float]]:
     """‖∇θ‖²/‖θ‖² of what makes each modality's gates, and of its encoder and classifier, weight by weight."""
 
     def ratio(prefixes: list[str]) -> float:
@@ -146,20 +143,20 @@ def speeds(model: MultimodalModel) -> tuple[dict[str, float], dict[str, float]]:
     )
 
 
-def weight_of(model: MultimodalModel, key: str) -> Tensor:
+def weight_of(model: Multimodal, key: str) -> Tensor:
     return dict(model.named_parameters())[key]
 
 
-def descend(model: MultimodalModel, rate: float = 0.05) -> None:
+def descend(model: Multimodal, rate: float = 0.05) -> None:
     with torch.no_grad():
         for weight in model.parameters():
             weight -= rate * weight.grad
 
 
-def step(method: Method, model: MultimodalModel, seed: int, count: int) -> Tensor:
+def step(method: Method, model: Multimodal, seed: int, count: int) -> Tensor:
     model.train().zero_grad()
-    loss = method.loss(model, *batch_of(count, seed))
-    method.backward(model, loss)
+    loss = on_model(method, model).loss(*batch_of(count, seed))
+    method.backward(loss)
     return loss.detach()
 
 
@@ -189,7 +186,7 @@ def test_curation_begins_and_ends_as_the_speeds_say(fusion: str, count: int, win
     gates: dict[tuple[int, str], list[Tensor]] = {}
     caring, left, seen = None, 0, []
     for number in range(10):
-        method.start_epoch(number // 2, model, Clips())
+        begin_epoch(method, number // 2, Clips())
         averages = {key: sum(past) / len(past) for key, past in gates.items()}
         inputs, labels = batch_of(count, number)
         plain = copy.deepcopy(model).train()
@@ -257,7 +254,7 @@ def test_evaluation_loads_the_modules_and_runs_them_as_they_are() -> None:
     """Not averaged, even in the middle of a curation, and without a trace in the averages."""
     model = model_of("late_concat", 2)
     method = small_method("greedy", model, alpha=0.0, warmup=0)
-    method.start_epoch(0, model, Clips())
+    begin_epoch(method, 0, Clips())
     for number in range(3):
         step(method, model, number, 2)
     assert method.left.any()
@@ -275,7 +272,7 @@ def test_evaluation_loads_the_modules_and_runs_them_as_they_are() -> None:
 def test_state_survives_an_interruption() -> None:
     model = model_of("late_concat", 2)
     method = small_method("greedy", model, alpha=0.0, warmup=0)
-    method.start_epoch(0, model, Clips())
+    begin_epoch(method, 0, Clips())
     for number in range(3):
         step(method, model, number, 2)
         descend(model)
@@ -283,7 +280,7 @@ def test_state_survives_an_interruption() -> None:
     resumed = small_method("greedy", other, alpha=0.0, warmup=0)
     other.load_state_dict(model.state_dict())
     resumed.load_state_dict(method.state_dict())
-    resumed.start_epoch(1, other, Clips())
+    begin_epoch(resumed, 1, Clips())
     assert method.left.any()
     for number in range(3, 12):
         close(step(method, model, number, 2), step(resumed, other, number, 2), 0)
@@ -298,7 +295,7 @@ def test_without_a_curation_every_stream_is_trained_by_its_own_loss(settings: di
     model = model_of("late_concat", 2)
     method = small_method("greedy", model, **settings)
     plain = copy.deepcopy(model).train()
-    method.start_epoch(0, model, Clips())
+    begin_epoch(method, 0, Clips())
     for number in range(3):
         inputs, labels = batch_of(2, number)
         plain.zero_grad()
@@ -315,10 +312,10 @@ def test_without_a_curation_every_stream_is_trained_by_its_own_loss(settings: di
 def test_every_encoder_can_take_part(fusion: str, count: int) -> None:
     model = small_model(fusion, count)
     method = small_method("greedy", model, alpha=0.0, warmup=0)
-    method.start_epoch(0, model.train(), Clips())
+    begin_epoch(method, 0, Clips())
     for number in range(2):
         model.zero_grad()
-        loss = method.loss(model, *small_batch(count, seed=number))
-        method.backward(model, loss)
+        loss = on_model(method, model).loss(*small_batch(count, seed=number))
+        method.backward(loss)
         assert torch.isfinite(loss)
     assert [len(module.excite) for module in model.exchange.levels] == [count] * (count > 1)

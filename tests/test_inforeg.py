@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from agm.methods import Network, find, typed
+from agm.methods import InfoReg
 from agm.methods.inforeg import growth
-from agm.pipeline.config import schema
-from by_hand import after_pass, close, gradients, own_logits, own_scores, step_of
-from networks import FUSIONS, small_batch, small_method, small_model
+from by_hand import after_pass, close, gradients, on_model, own_logits, own_scores, step_of
+from networks import refusal, small_batch, small_method, small_model
 
 pytestmark = pytest.mark.numerical
 
@@ -96,10 +95,10 @@ class ByHand:
 def test_six_epochs_equal_the_rule_worked_out_by_hand(fusion, count):
     model = small_model(fusion, count)
     method, by_hand = small_method("inforeg", model, **SETTINGS), ByHand(list(model.encoders), **SETTINGS)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.5)
     held = []
     for epoch in range(6):
-        method.start_epoch(epoch, model, data=None)
+        method.start_epoch(epoch)
         by_hand.start_epoch(model)
         for step in range(2 + epoch % 2):
             inputs, labels = small_batch(count, seed=10 * epoch + step)
@@ -111,7 +110,7 @@ def test_six_epochs_equal_the_rule_worked_out_by_hand(fusion, count):
                 close(gradient, wanted[name], 1e-8)
             close({name: method.diagnostics[f"coefficient_{name}"].item() for name in factors}, factors, 1e-8)
             held.append(any(factors.values()))
-            optimiser.step()
+            optimizer.step()
         by_hand.end_epoch()
     assert all(held[:2]) and not all(held) and any(held[5:])
 
@@ -123,7 +122,7 @@ def test_whichever_modality_leads_is_held_back_by_its_own_strength_and_nobody_el
     beta = {"audio": 0.95, "video": 0.1, "text": 0.4}
     method = small_method("inforeg", model, beta=beta)
     inputs, _ = small_batch(3)
-    method.start_epoch(0, model, data=None)
+    method.start_epoch(0)
     with torch.no_grad():
         # The labels are what the leader says as it is trained, dropout included.
         model.fusion.heads[leader].weight.mul_(200)
@@ -153,7 +152,7 @@ def test_each_modality_is_judged_by_its_own_trace():
     for growing in ([2.0, 1.0], [1.0, 2.0]):
         method = small_method("inforeg", model, window=1)
         method.traces.copy_(torch.tensor([growing, [1.5, 1.5]]))
-        method.start_epoch(2, model, data=None)
+        method.start_epoch(2)
         step_of(method, model, inputs, labels)
         leader = max(("audio", "video"), key=lambda name: method.diagnostics[f"score_{name}"])
         found[growing[0] > 1.5] = method.diagnostics[f"coefficient_{leader}"].item() > 0, leader
@@ -168,7 +167,7 @@ def test_the_trace_is_that_of_the_gradient_before_it_is_changed():
     for beta in (0.0, 100.0):
         other = copy.deepcopy(model)
         method = small_method("inforeg", other, beta=beta)
-        method.start_epoch(0, other, data=None)
+        method.start_epoch(0)
         with torch.no_grad():
             for weight in other.parameters():
                 weight.mul_(1.01)
@@ -194,7 +193,7 @@ def test_the_prime_learning_window_is_always_active_and_ends_when_the_trace_stop
     for epoch in range(40):
         if epoch:
             method.trace_sum, method.steps = torch.full_like(method.trace_sum, rate**epoch), torch.tensor(1)
-        method.start_epoch(epoch, model, data=None)
+        method.start_epoch(epoch)
         active.append(bool((method.growth > 0.05).all()))
     assert active == [epoch <= last for epoch in range(40)]
 
@@ -203,7 +202,7 @@ def test_with_strength_zero_or_a_threshold_out_of_reach_nothing_is_held_back():
     for settings in ({"beta": 0.0}, {"threshold": 2.0}):
         model = small_model("late_sum", 2)
         method = small_method("inforeg", model, **settings)
-        method.start_epoch(0, model, data=None)
+        method.start_epoch(0)
         with torch.no_grad():
             for weight in model.parameters():
                 weight.mul_(1.01)
@@ -226,7 +225,7 @@ def test_a_run_that_goes_on_between_epochs_ends_alike():
                 method = small_method("inforeg", model, **SETTINGS)
                 model.load_state_dict(weights)
                 method.load_state_dict(state)
-            method.start_epoch(epoch, model, data=None)
+            method.start_epoch(epoch)
             for step in range(2):
                 step_of(method, model, *small_batch(2, seed=2 * epoch + step))
                 with torch.no_grad():
@@ -238,20 +237,19 @@ def test_a_run_that_goes_on_between_epochs_ends_alike():
 
 
 def test_strengths_by_modality_name_each_of_them():
-    def refusal(beta):
-        config = typed(schema.MethodBlock(name="inforeg", beta=beta))
-        return find("inforeg").refusal(config, Network(FUSIONS["early"], {"audio": 3, "video": 4}))
+    def reason(beta):
+        return refusal("inforeg", "early", {"audio": 3, "video": 4}, beta=beta)
 
-    assert refusal(0.3) is None
-    assert refusal({"video": 0.1, "audio": 0.95}) is None
-    assert "'sensor'" in refusal({"audio": 0.95, "video": 0.1, "sensor": 1.0})
-    assert "'audio', 'video'" in refusal({"audio": 0.95})
+    assert reason(0.3) is None
+    assert reason({"video": 0.1, "audio": 0.95}) is None
+    assert "'sensor'" in reason({"audio": 0.95, "video": 0.1, "sensor": 1.0})
+    assert "'audio', 'video'" in reason({"audio": 0.95})
 
 
 def test_one_encoding_serves_all_losses():
     model = small_model("late_concat", 3)
     method = small_method("inforeg", model)
-    method.start_epoch(0, model, data=None)
+    method.start_epoch(0)
     calls = []
     for encoder in model.encoders.values():
         encoder.register_forward_hook(lambda *_: calls.append(1))
@@ -262,15 +260,15 @@ def test_one_encoding_serves_all_losses():
 def test_a_single_modality_and_bfloat16_passes_train():
     model = small_model("late_sum", 1)
     method = small_method("inforeg", model)
-    method.start_epoch(0, model, data=None)
+    method.start_epoch(0)
     step_of(method, model, *small_batch(1))
     assert method.diagnostics["coefficient_audio"] == 0
     model = small_model("early", 2, dtype=torch.float32)
-    method = find("inforeg")(typed(schema.MethodBlock(name="inforeg")), model)
-    method.start_epoch(0, model, data=None)
+    method = InfoReg(model)
+    method.start_epoch(0)
     inputs, labels = small_batch(2, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = method.loss(model.train(), inputs, labels)
-    method.backward(model, loss)
+        loss = on_model(method, model.train()).loss(inputs, labels)
+    method.backward(loss)
     assert method.trace_sum.dtype == torch.float64 and (method.trace_sum > 0).all()
     assert all(gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in gradients(model).values())

@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from agm.attribution import evaluating
-from agm.methods import build_method
+from agm.methods import LFM
 from agm.methods.lfm import misalignment, twice_differentiable
 from agm.models.encoders import Encoder
-from agm.models.fusion import build_fusion
-from agm.models.multimodal import MultimodalModel
-from by_hand import Clips, after_pass, close, gradients, own_logits, plain_step, softmax, step_of
+from agm.models.multimodal import Multimodal
+from agm.pipeline.networks import build_fusion
+from by_hand import Clips, after_pass, begin_epoch, close, gradients, on_model, own_logits, plain_step, softmax, step_of
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 
 pytestmark = pytest.mark.numerical
@@ -54,7 +54,7 @@ def whole_loss(model, inputs, labels, alpha, own_of):
 def parts_of(model, inputs, features):
     """u_m with gradients: the parts of an additive fusion, or the output with the other inputs zero."""
     if model.fusion.additive:
-        return list(model.fusion.mono_modal(features))
+        return list(model.fusion.unimodal(features))
     with evaluating(model):
         absent = {name: model.encoders[name](torch.zeros_like(x)) for name, x in inputs.items()}
         return [model.fusion(absent | {name: features[name]}) for name in features]
@@ -94,7 +94,7 @@ class Smooth(Encoder):
 def smooth_model(count, fusion="late_sum", dtype=DOUBLE):
     torch.manual_seed(1)
     encoders = {f"m{index}": Smooth(2, 2) for index in range(count)}
-    return MultimodalModel(encoders, build_fusion(FUSIONS[fusion], dict.fromkeys(encoders, 2), CLASSES), {}).to(dtype)
+    return Multimodal(encoders, build_fusion(FUSIONS[fusion], dict.fromkeys(encoders, 2), CLASSES)).to(dtype)
 
 
 def smooth_batch(count, batch, seed=0):
@@ -137,7 +137,7 @@ def test_the_weight_follows_the_mean_of_the_hessian_times_the_gradient(fusion, c
     for epoch in range(3):
         inputs, labels = smooth_batch(count, batch=11, seed=epoch)
         data = Clips(val=[(inputs, labels), smooth_batch(count, 8, seed=50)], train=[smooth_batch(count, 8, seed=60)])
-        method.start_epoch(epoch, model.train(), data)
+        begin_epoch(method, epoch, data)
         quarter = {name: x[:2] for name, x in inputs.items()}
         found = mean_curvature(model, quarter, labels[:2], alpha)
         rate = 0.5 if epoch < 2 else 0.25
@@ -161,7 +161,7 @@ def test_it_is_fed_by_validation_and_never_by_test_or_training():
     found = []
     for val, others in ((here, there), (here, here), (there, here)):
         method = small_method("lfm", model, weight="learned", alpha=0.4, rate=0.5)
-        method.start_epoch(0, model, Guarded(val=[val], train=[others], test=[others]))
+        begin_epoch(method, 0, Guarded(val=[val], train=[others], test=[others]))
         found.append(method.alpha.item())
     assert found[0] == found[1] != found[2]
 
@@ -174,7 +174,7 @@ def test_the_mean_is_over_all_weights_and_not_over_the_first_tensor():
         model.fusion.heads["m0"].weight.zero_()
     model.fusion.heads["m0"].weight.requires_grad_(False)
     method = small_method("lfm", model, weight="learned", alpha=0.4, rate=0.5)
-    method.start_epoch(0, model, Clips(val=[smooth_batch(2, 8)]))
+    begin_epoch(method, 0, Clips(val=[smooth_batch(2, 8)]))
     assert abs(method.alpha.item() - 0.4) > 1e-6
 
 
@@ -188,7 +188,7 @@ def test_every_network_has_a_second_derivative_and_is_left_as_it_was(fusion, dty
     before = copy.deepcopy(model.state_dict())
     method = small_method("lfm", model, weight="learned", rate=0.0, alpha=0.2)
     generator = torch.get_rng_state()
-    method.start_epoch(0, model, Clips(val=[small_batch(4, batch=8, dtype=dtype)]))
+    begin_epoch(method, 0, Clips(val=[small_batch(4, batch=8, dtype=dtype)]))
     assert method.alpha.item() == pytest.approx(0.2)
     assert modes == [module.training for module in model.modules()]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -218,11 +218,11 @@ def test_the_labels_come_to_count_as_in_the_authors_runs():
     method = small_method("lfm", model)
     given = []
     for epoch in range(22):
-        method.start_epoch(epoch, model, data)
+        begin_epoch(method, epoch, data)
         given.append(1 - method.diagnostics["weight_alignment"].item())
         inputs, labels = smooth_batch(2, 6, seed=epoch)
         loss = 2 * whole_loss(model, inputs, labels, 1 - given[-1], parts_of)[1]
-        close(method.loss(model, inputs, labels).item(), loss.item())
+        close(on_model(method, model).loss(inputs, labels).item(), loss.item())
     close({epoch: given[epoch] for epoch in wanted}, wanted)
     assert given == sorted(given)
     assert not data.read, "nothing is learned"
@@ -233,7 +233,7 @@ def test_the_published_rate_does_not_move_the_weight():
     model = small_model("late_sum", 2)
     method = small_method("lfm", model, weight="learned")
     for epoch in range(20):
-        method.start_epoch(epoch, model, Clips(val=[small_batch(2, batch=64)]))
+        begin_epoch(method, epoch, Clips(val=[small_batch(2, batch=64)]))
     assert method.alpha.item() == pytest.approx(0.95, abs=1e-3)
 
 
@@ -241,7 +241,7 @@ def test_the_published_rate_does_not_move_the_weight():
 def test_the_weight_stays_within_its_bounds(rate, wanted):
     model = smooth_model(2)
     method = small_method("lfm", model, weight="learned", alpha=0.4, rate=rate)
-    method.start_epoch(0, model, Clips(val=[smooth_batch(2, 8)]))
+    begin_epoch(method, 0, Clips(val=[smooth_batch(2, 8)]))
     assert any(method.alpha.item() == pytest.approx(value) for value in wanted)
 
 
@@ -258,25 +258,25 @@ def test_the_weight_survives_an_interruption():
     model = smooth_model(2)
     method = small_method("lfm", model, weight="learned", alpha=0.4, rate=0.5)
     data = Clips(val=[smooth_batch(2, 8)])
-    method.start_epoch(0, model, data)
+    begin_epoch(method, 0, data)
     other = small_method("lfm", model, weight="learned", alpha=0.4, rate=0.5)
     other.load_state_dict(method.state_dict())
     inputs, labels = smooth_batch(2, 6)
     assert other.alpha.item() != 0.4
-    assert torch.equal(method.loss(model, inputs, labels), other.loss(model, inputs, labels))
+    assert torch.equal(on_model(method, model).loss(inputs, labels), on_model(other, model).loss(inputs, labels))
     for each in (method, other):
-        each.start_epoch(1, model, data)
+        begin_epoch(each, 1, data)
     assert torch.equal(method.alpha, other.alpha)
 
 
 def test_the_loss_keeps_its_type_and_a_single_modality_trains():
     model = small_model("late_concat", 1, dtype=torch.float32)
-    method = build_method(small_method("lfm", model).config, model, seed=0)
+    method = LFM(model)
     inputs, labels = small_batch(1, dtype=torch.float32)
     assert method.alpha.dtype == DOUBLE
-    method.start_epoch(0, model, Clips(val=[(inputs, labels)]))
+    begin_epoch(method, 0, Clips(val=[(inputs, labels)]))
     torch.manual_seed(0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = method.loss(model.train(), inputs, labels)
+        loss = on_model(method, model.train()).loss(inputs, labels)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(2 * 0.205 * plain_step(model, inputs, labels)[0].item(), rel=0.05)

@@ -7,14 +7,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from agm.attribution import mono_modal_responses
-from agm.methods import Network, find
+from agm.attribution import modality_responses
 from agm.models.encoders import Conv, Transformer
-from agm.models.fusion import build_fusion
-from agm.models.multimodal import MultimodalModel
-from agm.pipeline.config import schema
-from by_hand import Clips, close, softmax
-from networks import CLASSES, FUSIONS, NAMES, WithDropout, small_batch, small_method
+from agm.models.multimodal import Multimodal
+from agm.pipeline.networks import build_fusion
+from by_hand import Clips, begin_epoch, close, on_model, softmax
+from networks import CLASSES, FUSIONS, NAMES, WithDropout, refusal, small_batch, small_method
 from test_synchronisation import Refusing, RefusingConstants
 
 pytestmark = pytest.mark.numerical
@@ -25,30 +23,28 @@ SIZE = 6
 def even_model(count, fusion="late_concat", seed=0):
     """A model whose features are of one size."""
     torch.manual_seed(seed)
-    text = schema.TransformerEncoder(
-        name="transformer", dim=SIZE, num_heads=2, num_layers=1, dim_feedforward=8, dropout=0.2
-    )
+    small = {"dim": SIZE, "num_heads": 2, "num_layers": 1, "dim_feedforward": 8, "dropout": 0.2}
     encoders = {
         "audio": WithDropout(Conv(1, [3, SIZE])),
         "video": WithDropout(Conv(2, [SIZE])),
-        "text": Transformer(vocabulary=9, words=5, config=text),
+        "text": Transformer(vocabulary=9, words=5, **small),
     }
     chosen = {name: encoders[name] for name in NAMES[:count]}
-    return MultimodalModel(chosen, build_fusion(FUSIONS[fusion], dict.fromkeys(chosen, SIZE), CLASSES), {}).double()
+    return Multimodal(chosen, build_fusion(FUSIONS[fusion], dict.fromkeys(chosen, SIZE), CLASSES)).double()
 
 
 def train(method, model, batches, lr=0.1):
     """The loop's steps; returns the losses in the order in which they came."""
-    optimiser = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
     data = Clips(train=batches)
-    method.start_epoch(0, model.train(), data)
+    begin_epoch(method, 0, data)
     torch.manual_seed(5)
     found = []
     for inputs, labels in batches:
-        for loss in method.losses(model, inputs, labels):
-            optimiser.zero_grad()
-            method.backward(model, loss)
-            optimiser.step()
+        for loss in on_model(method, model).losses(inputs, labels):
+            optimizer.zero_grad()
+            method.backward(loss)
+            optimizer.step()
             found.append(loss.item())
     return found
 
@@ -70,14 +66,14 @@ def train_by_hand(model, batches, lr=0.1):
     """The same steps, of a copy: every modality in turn, the head's gradient times P, P from the steps before."""
     model = copy.deepcopy(model).train()
     head = model.fusion.head
-    optimiser = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
     p = [[float(i == j) for j in range(SIZE)] for i in range(SIZE)]
     clips, seen = sum(len(labels) for _, labels in batches), 0
     torch.manual_seed(5)
     losses = []
     for inputs, labels in batches:
         for name, encoder in model.encoders.items():
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             feature = encoder(inputs[name])
             loss = cross_entropy(feature @ head.weight.T + head.bias, labels)
             loss.backward()
@@ -85,7 +81,7 @@ def train_by_hand(model, batches, lr=0.1):
             head.weight.grad = torch.tensor(rows, dtype=torch.float64)
             r = [sum(column) / len(column) for column in zip(*feature.tolist(), strict=True)]
             p = taken_in(p, r, 0.1 ** (seen / clips + 1))
-            optimiser.step()
+            optimizer.step()
             losses.append(loss.item())
         seen += len(labels)
     return model, p, losses
@@ -115,9 +111,9 @@ def test_the_heads_gradient_is_replaced_by_its_projection_and_no_other_is_change
     p = method.projection.clone()
     inputs, labels = small_batch(2, seed=9)
     model.eval().zero_grad()
-    loss = next(method.losses(model, inputs, labels))
+    loss = next(on_model(method, model).losses(inputs, labels))
     wanted = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True, allow_unused=True)
-    method.backward(model, loss)
+    method.backward(loss)
     changed = []
     for (name, weight), plain in zip(model.named_parameters(), wanted, strict=True):
         if plain is None:
@@ -146,13 +142,13 @@ def test_directions_that_an_earlier_step_used_are_left_out():
 def test_only_the_modality_in_turn_is_trained():
     model = even_model(3)
     method = small_method("mla", model)
-    method.start_epoch(0, model.train(), Clips(train=[small_batch(3)]))
+    begin_epoch(method, 0, Clips(train=[small_batch(3)]))
     calls = []
     for name, encoder in model.encoders.items():
         encoder.register_forward_hook(lambda *_, name=name: calls.append(name))
-    for turn, loss in enumerate(method.losses(model, *small_batch(3))):
+    for turn, loss in enumerate(on_model(method, model).losses(*small_batch(3))):
         model.zero_grad()
-        method.backward(model, loss)
+        method.backward(loss)
         touched = {name.split(".")[1] for name, weight in model.named_parameters() if weight.grad is not None}
         assert touched == {NAMES[turn], "head"}
     assert calls == NAMES[:3]
@@ -201,7 +197,7 @@ def test_the_network_is_late_and_not_additive_and_its_responses_add_up():
     fused = model.fusion.fuse(model.encode(inputs))
     assert fused.shape == (6, 3 * SIZE)
     close(model.fusion.classify(fused), model(inputs))
-    close(mono_modal_responses(model, inputs).sum(dim=0), model(inputs))
+    close(modality_responses(model, inputs).sum(dim=0), model(inputs))
 
 
 def test_state_survives_an_interruption():
@@ -228,18 +224,16 @@ def test_no_step_makes_the_host_wait():
     method = small_method("mla", model)
     train(method, model, batches_of(3))
     with Refusing(), RefusingConstants():
-        for loss in method.losses(model, *small_batch(3)):
-            method.backward(model, loss)
+        for loss in on_model(method, model).losses(*small_batch(3)):
+            method.backward(loss)
 
 
 def test_it_is_refused_where_its_head_does_not_fit():
-    refusal = find("mla").refusal
-    config = find("mla").Config(name="mla")
     even, odd = {"audio": 8, "video": 8}, {"audio": 8, "video": 6}
-    assert refusal(config, Network(FUSIONS["late_sum"], even)) is None
-    assert refusal(config, Network(FUSIONS["late_concat"], even)) is None
-    assert "additive" in refusal(config, Network(FUSIONS["early"], even))
-    assert "one size" in refusal(config, Network(FUSIONS["late_sum"], odd))
+    assert refusal("mla", "late_sum", even) is None
+    assert refusal("mla", "late_concat", even) is None
+    assert "additive" in refusal("mla", "early", even)
+    assert "one size" in refusal("mla", "late_sum", odd)
 
 
 def test_a_single_modality_trains():

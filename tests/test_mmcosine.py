@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from agm.attribution import mono_modal_logits, mono_modal_responses
-from agm.methods import Network, find
-from by_hand import Clips, close, gradients, step_of
-from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
+from agm.attribution import modality_responses, unimodal_logits
+from by_hand import Clips, begin_epoch, close, gradients, step_of
+from networks import CLASSES, FUSIONS, refusal, small_batch, small_method, small_model
 
 pytestmark = pytest.mark.numerical
 
@@ -53,11 +52,11 @@ def test_logits_are_cosines_with_the_rows_of_the_weights_times_the_scale(fusion,
     features = model.encode(inputs)
     own, whole = logits_by_hand(features, weights, 7.5)
     close(model(inputs).tolist(), whole)
-    close(model.fusion.mono_modal(features).tolist(), [own[name] for name in inputs])
-    close(mono_modal_logits(model, inputs, features).tolist(), [own[name] for name in inputs])
+    close(model.fusion.unimodal(features).tolist(), [own[name] for name in inputs])
+    close(unimodal_logits(model, inputs, features).tolist(), [own[name] for name in inputs])
     close(model.fusion.classify(model.fusion.fuse(features)).tolist(), whole)
     assert model.fusion.fuse(features).shape == (6, sum(model.fusion.dims.values()))
-    close(mono_modal_responses(model, inputs).sum(dim=0).tolist(), whole)
+    close(modality_responses(model, inputs).sum(dim=0).tolist(), whole)
 
 
 @pytest.mark.parametrize(("fusion", "count"), CASES)
@@ -70,7 +69,7 @@ def test_a_response_is_its_own_cosines_and_a_part_of_what_nothing_at_all_gives(f
     own, _ = logits_by_hand(model.encode(inputs), weights, 10.0)
     nothing = model.encode({name: torch.zeros_like(x) for name, x in inputs.items()})
     absent, constant = logits_by_hand(nothing, weights, 10.0)
-    for name, phi in zip(inputs, mono_modal_responses(model, inputs).tolist(), strict=True):
+    for name, phi in zip(inputs, modality_responses(model, inputs).tolist(), strict=True):
         for i, row in enumerate(phi):
             wanted = [own[name][i][c] - absent[name][i][c] + constant[i][c] / count for c in range(CLASSES)]
             close(row, wanted)
@@ -124,12 +123,12 @@ def test_names_and_initial_weights_are_those_of_the_linear_fusion(fusion):
 def test_a_trained_network_is_built_again_from_its_weights(fusion, dtype):
     model = small_model(fusion, 2, dtype=dtype)
     method = small_method("mmcosine", model)
-    optimiser = torch.optim.SGD([*model.parameters(), *method.parameters()], lr=0.1)
+    optimizer = torch.optim.SGD([*model.parameters(), *method.parameters()], lr=0.1)
     inputs, labels = small_batch(2, dtype=dtype)
-    method.start_epoch(0, model, Clips(train=[(inputs, labels)]))
+    begin_epoch(method, 0, Clips(train=[(inputs, labels)]))
     for seed in range(3):
         step_of(method, model, inputs, labels, seed)
-        optimiser.step()
+        optimizer.step()
     again = small_model(fusion, 2, seed=5, dtype=dtype)
     small_method("mmcosine", again)
     again.load_state_dict(model.state_dict())
@@ -170,11 +169,9 @@ def test_lengths_do_not_count():
 
 
 def test_only_additive_fusions_can_be_replaced():
-    method = find("mmcosine")
-    config = method.Config(name="mmcosine")
-    for name, fusion in FUSIONS.items():
-        reason = method.refusal(config, Network(fusion, {"audio": 3, "video": 4}))
-        assert (reason is None) == fusion.additive, name
+    for fusion in FUSIONS:
+        reason = refusal("mmcosine", fusion, {"audio": 3, "video": 4})
+        assert (reason is None) == FUSIONS[fusion].additive, fusion
         assert reason is None or "additive" in reason
 
 

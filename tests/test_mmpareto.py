@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from agm.pipeline.steps.train.loop import compile_parts
-from by_hand import close, gradients, step_of
+from by_hand import close, gradients, on_model, step_of
 from networks import small_batch, small_method, small_model
 
 pytestmark = pytest.mark.numerical
@@ -157,11 +157,11 @@ def test_one_forward_pass_serves_both_losses():
 def test_the_heads_are_trained_with_the_network_and_survive_an_interruption():
     model = small_model("late_sum", 3)
     method = small_method("mmpareto", model)
-    optimiser = torch.optim.SGD([*model.parameters(), *method.parameters()], lr=0.1)
+    optimizer = torch.optim.SGD([*model.parameters(), *method.parameters()], lr=0.1)
     for seed in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         step_of(method, model, *small_batch(3, seed=seed), seed=seed)
-        optimiser.step()
+        optimizer.step()
     other_model = small_model("late_sum", 3, seed=1)
     other = small_method("mmpareto", other_model)
     assert not torch.equal(other.heads["audio"].weight, method.heads["audio"].weight)
@@ -185,8 +185,8 @@ def test_bfloat16_passes_leave_gradients_and_weights_wide():
     method = small_method("mmpareto", model)
     inputs, labels = small_batch(2, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = method.loss(model.train(), inputs, labels)
-    method.backward(model, loss)
+        loss = on_model(method, model.train()).loss(inputs, labels)
+    method.backward(loss)
     assert all(gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in gradients(model).values())
     assert method.diagnostics["weight_audio"].dtype == torch.float32
 
@@ -202,7 +202,7 @@ def test_compiled_parts_are_taken_back_twice_too():
         if compiled:
             compile_parts(model)
         model.zero_grad()
-        method.backward(model, method.loss(model, inputs, labels))
+        method.backward(on_model(method, model).loss(inputs, labels))
         ends.append(gradients(model))
     for name, gradient in ends[0].items():
         close(ends[1][name], gradient, 1e-4)

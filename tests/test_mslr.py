@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from agm.methods import Network, find, typed
-from agm.methods.mslr import validation_figures
-from agm.pipeline.config import schema
-from by_hand import Clips, close, gradients, own_logits, plain_step, softmax, step_of
-from networks import FUSIONS, small_batch, small_method, small_model
+from agm.methods.mslr import validation_scores
+from agm.pipeline.steps.train.clips import Split
+from by_hand import Clips, begin_epoch, close, gradients, on_model, own_logits, plain_step, softmax, step_of
+from networks import refusal, small_batch, small_method, small_model
 
 pytestmark = pytest.mark.numerical
 
@@ -65,7 +64,7 @@ def test_figures_are_those_of_each_modality_and_leave_the_model_alone(fusion, co
     disturb(model, seed=5)
     data = clips(count, sizes=(20, 7, 20))
     before = copy.deepcopy(model.state_dict())
-    found = validation_figures(model, data)
+    found = validation_scores(model, Split(data, "val"))
     accuracy, loss = by_hand(model, data)
     close(dict(zip(model.modalities, found.accuracy.tolist(), strict=True)), accuracy)
     close(dict(zip(model.modalities, found.loss.tolist(), strict=True)), loss)
@@ -91,7 +90,7 @@ def test_mslr_scales_gradients_by_the_latest_accuracy_over_the_mean_of_five_befo
                 means = {name: sum(each[name] for each in seen[-5:]) / 5 for name in now}
                 ratio = {name: now[name] / means[name] if means[name] else 1.0 for name in now}
             seen.append(now)
-        method.start_epoch(epoch, model.train(), data)
+        begin_epoch(method, epoch, data)
         inputs, labels = small_batch(count, seed=epoch)
         loss, plain = plain_step(model, inputs, labels)
         close(step_of(method, model, inputs, labels), loss)
@@ -110,15 +109,14 @@ def test_mslr_begins_with_the_given_coefficients_and_one_is_plain_training():
     for name, gradient in gradients(model).items():
         assert torch.equal(gradient, plain[name])
     method = small_method("mslr", model, coefficients={"video": 0.5})
-    method.start_epoch(0, model, Clips(train=[], val=[]))
+    begin_epoch(method, 0, Clips(train=[], val=[]))
     close([method.diagnostics[f"coefficient_{name}"].item() for name in ("audio", "video")], [1.0, 0.5])
 
 
 def test_mslr_refuses_a_modality_that_is_not_there():
-    network = Network(FUSIONS["early"], {"audio": 3, "video": 4})
-    config = typed(schema.MethodBlock(name="mslr", coefficients={"vidoe": 1.2}))
-    assert "vidoe" in find("mslr").refusal(config, network)
-    assert find("mslr").refusal(typed(schema.MethodBlock(name="mslr", coefficients={"video": 1})), network) is None
+    dims = {"audio": 3, "video": 4}
+    assert "vidoe" in refusal("mslr", "early", dims, coefficients={"vidoe": 1.2})
+    assert refusal("mslr", "early", dims, coefficients={"video": 1}) is None
 
 
 def state(model, method):
@@ -134,15 +132,15 @@ def test_an_interruption_after_any_epoch_changes_nothing(name, settings):
         method = small_method(name, model, **settings)
         rows = []
         for epoch in range(10):
-            method.start_epoch(epoch, model.train(), data)
+            begin_epoch(method, epoch, data)
             rows.append(dict(method.diagnostics))
-            optimiser = torch.optim.SGD(model.parameters(), 0.3)
+            optimizer = torch.optim.SGD(model.parameters(), 0.3)
             torch.manual_seed(epoch)
             for step in range(3):
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 inputs, labels = small_batch(2, seed=10 * epoch + step)
-                method.backward(model, method.loss(model, inputs, labels))
-                optimiser.step()
+                method.backward(on_model(method, model).loss(inputs, labels))
+                optimizer.step()
             if epoch == stop_after:
                 weights, kept = copy.deepcopy(model.state_dict()), copy.deepcopy(method.state_dict())
                 model = small_model("early", 2, seed=7)
@@ -181,7 +179,7 @@ def test_mses_stops_and_restores_as_the_rule_says(fusion, count):
                     since[name] += 1
                     if since[name] == 3:  # more than two
                         stopped[name] = epoch
-        method.start_epoch(epoch, model.train(), data)
+        begin_epoch(method, epoch, data)
         for name, encoder in model.encoders.items():
             frozen = name in stopped
             assert method.diagnostics[f"coefficient_{name}"].item() == (0.0 if frozen else 1.0)
@@ -207,15 +205,15 @@ def test_a_frozen_encoder_is_not_moved_by_momentum_decay_or_running_statistics(f
     """A published copy multiplies the gradient by 0, and in early fusion nothing at all."""
     model = small_model(fusion, 2)
     method = small_method("mses", model, patience=1)
-    optimiser = torch.optim.SGD(model.parameters(), 0.5, momentum=0.9, weight_decay=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.5, momentum=0.9, weight_decay=0.1)
 
     def train(epoch):
-        method.start_epoch(epoch, model.train(), clips(2))
+        begin_epoch(method, epoch, clips(2))
         for step in range(2):
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             inputs, labels = small_batch(2, seed=step)
-            method.backward(model, method.loss(model, inputs, labels))
-            optimiser.step()
+            method.backward(on_model(method, model).loss(inputs, labels))
+            optimizer.step()
 
     train(0)
     method.frozen[0] = True
@@ -233,7 +231,7 @@ def test_mses_is_plain_training_until_a_modality_stops():
     method = small_method("mses", model)
     inputs, labels = small_batch(2)
     for epoch in range(4):
-        method.start_epoch(epoch, model.train(), clips(2))
+        begin_epoch(method, epoch, clips(2))
         loss, plain = plain_step(model, inputs, labels)
         close(step_of(method, model, inputs, labels), loss, 0)
         assert all(torch.equal(gradient, plain[name]) for name, gradient in gradients(model).items())
@@ -244,7 +242,7 @@ def test_training_goes_on_when_every_encoder_is_frozen():
     model = small_model("late_concat", 2)
     method = small_method("mses", model)
     method.frozen[:] = True
-    method.start_epoch(0, model.train(), clips(2))
+    begin_epoch(method, 0, clips(2))
     inputs, labels = small_batch(2)
     loss = step_of(method, model, inputs, labels)
     assert loss.isfinite() and gradients(model).keys() == {"fusion.classifier.weight", "fusion.classifier.bias"}
@@ -261,7 +259,7 @@ def test_a_stopped_modality_stays_stopped_though_its_loss_falls_again():
     again = small_method("mses", small_model("late_concat", 2), patience=5)
     again.load_state_dict(method.state_dict())
     for each in (method, again):
-        each.start_epoch(7, model.train(), clips(2))
+        begin_epoch(each, 7, clips(2))
         assert each.frozen.tolist() == [True, False]
         assert [each.diagnostics[f"coefficient_{name}"].item() for name in model.modalities] == [0, 1]
         assert all(torch.equal(value, kept[key]) for key, value in each.best["audio"].state_dict().items())

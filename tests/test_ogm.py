@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from agm.attribution import evaluating
-from agm.methods import find
 from agm.methods.ogm import coefficients, ratios
 from agm.methods.ogm_ge import spreads
 from by_hand import (
@@ -15,6 +14,7 @@ from by_hand import (
     close,
     gradients,
     mean_ratios,
+    on_model,
     own_logits,
     own_scores,
     plain_step,
@@ -111,7 +111,7 @@ def test_outside_the_window_training_is_plain_and_the_last_coefficient_does_not_
     method = small_method(name, model, alpha=0.8, window={"first": 1, "last": 1})
     inputs, labels = small_batch(2)
     for epoch, modulated in ((0, False), (1, True), (2, False)):
-        method.start_epoch(epoch, model, data=None)
+        method.start_epoch(epoch)
         loss, plain = plain_step(model, inputs, labels)
         close(step_of(method, model, inputs, labels), loss, 0)
         equal = all(torch.equal(gradient, plain[each]) for each, gradient in gradients(model).items())
@@ -142,9 +142,9 @@ def test_the_noise_has_each_tensors_spread_and_comes_where_nothing_is_scaled_too
         model.load_state_dict(before)
         model.train().zero_grad()
         torch.manual_seed(0)
-        loss = method.loss(model, inputs, labels)
+        loss = on_model(method, model).loss(inputs, labels)
         torch.manual_seed(1000 + seed)
-        method.backward(model, loss)
+        method.backward(loss)
         found = gradients(model)
         for name, drawn in draws.items():
             drawn.append(found[name] - k[name.split(".")[1]] * plain[name])
@@ -187,7 +187,7 @@ def test_there_is_no_state_to_lose_and_the_model_is_only_read(name):
     inputs, labels = small_batch(2)
     with evaluating(model):
         before = copy.deepcopy(model.state_dict())
-        method.loss(model, inputs, labels)
+        on_model(method, model).loss(inputs, labels)
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -204,7 +204,7 @@ def test_one_encoding_serves_the_loss_and_the_scores():
     calls = []
     for encoder in model.encoders.values():
         encoder.register_forward_hook(lambda *_: calls.append(1))
-    small_method("ogm", model).loss(model.train(), *small_batch(3))
+    small_method("ogm", model.train()).loss(*small_batch(3))
     assert len(calls) == 3
 
 
@@ -213,11 +213,7 @@ def test_scores_are_float64_under_autocast():
     method = small_method("ogm", model)
     inputs, labels = small_batch(2, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = method.loss(model.train(), inputs, labels)
-    method.backward(model, loss)
+        loss = on_model(method, model.train()).loss(inputs, labels)
+    method.backward(loss)
     assert method.diagnostics["score_audio"].dtype == DOUBLE
     assert all(gradient.isfinite().all() for gradient in gradients(model).values())
-
-
-def test_both_are_found_by_name():
-    assert find("ogm").__name__ == "Ogm" and find("ogm_ge").__name__ == "OgmGe"

@@ -141,7 +141,7 @@ def test_outside_the_window_training_is_plain_and_nothing_persists(name):
     method = small_method(name, model, share=1.0, window={"first": 1, "last": 1})
     inputs, labels = small_batch(2)
     for epoch, modulated in ((0, False), (1, True), (2, False)):
-        method.start_epoch(epoch, model, data=None)
+        method.start_epoch(epoch)
         _, plain = plain_step(model, inputs, labels)
         step_of(method, model, inputs, labels)
         equal = all(torch.equal(gradient, plain[each]) for each, gradient in gradients(model).items())
@@ -155,7 +155,7 @@ def test_the_first_six_epochs_are_plain_by_default():
         method = small_method(name, model)
         active = []
         for epoch in range(8):
-            method.start_epoch(epoch, model, data=None)
+            method.start_epoch(epoch)
             active.append(method.active)
         assert active == [False] * 6 + [True] * 2
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from by_hand import Clips, close, gradients, plain_step, softmax, step_of
+from by_hand import Clips, begin_epoch, close, gradients, on_model, plain_step, softmax, step_of
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 
 pytestmark = pytest.mark.numerical
@@ -89,7 +89,7 @@ def test_epochs_and_steps_are_those_worked_out_by_hand(fusion, count):
     prototypes = None
     for epoch in range(4):
         before = copy.deepcopy(model.state_dict())
-        method.start_epoch(epoch, model.train(), data)
+        begin_epoch(method, epoch, data)
         assert model.training and all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
         # Those of the untrained network leave nothing behind.
         prototypes = prototypes_by_hand(model, data, 1, prototypes, beta=0.3 if epoch > 1 else 0.0)
@@ -113,7 +113,7 @@ def test_only_the_best_modality_is_not_helped_and_only_the_share_is_read():
     model = small_model("late_sum", 3)
     method = small_method("pmr", model, share=0.5)
     data = clips(3)
-    method.start_epoch(2, model, data)
+    begin_epoch(method, 2, data)
     assert data.read == [("train", 2)] * 3
     inputs, labels = small_batch(3)
     step_of(method, model, inputs, labels)
@@ -138,7 +138,7 @@ def test_outside_the_window_training_is_plain_and_no_clip_is_read():
     inputs, labels = small_batch(2)
     for epoch, active in ((0, False), (1, True), (2, True), (3, False)):
         data = clips(2)
-        method.start_epoch(epoch, model.train(), data)
+        begin_epoch(method, epoch, data)
         assert bool(data.read) == active
         loss, plain = plain_step(model, inputs, labels)
         assert torch.equal(step_of(method, model, inputs, labels), loss) != active
@@ -150,8 +150,8 @@ def test_the_first_prototypes_in_a_later_window_are_the_plain_means():
     model = small_model("late_sum", 2)
     method = small_method("pmr", model, window={"first": 1, "last": None}, share=1.0)
     data = clips(2)
-    method.start_epoch(0, model, data)
-    method.start_epoch(1, model, data)
+    begin_epoch(method, 0, data)
+    begin_epoch(method, 1, data)
     wanted = prototypes_by_hand(model, data, 5, None, 0.2)
     close({name: method.prototypes(name).tolist() for name in wanted}, wanted)
 
@@ -159,13 +159,14 @@ def test_the_first_prototypes_in_a_later_window_are_the_plain_means():
 def test_an_interruption_between_epochs_changes_nothing():
     model = small_model("late_concat", 2)
     method = small_method("pmr", model)
-    method.start_epoch(1, model, clips(2))
+    begin_epoch(method, 1, clips(2))
     again = small_method("pmr", small_model("late_concat", 2, seed=5))
     again.load_state_dict(method.state_dict())
     inputs, labels = small_batch(2)
     found = []
     for each in (method, again):
-        each.start_epoch(2, model, clips(2, seed=90))
+        on_model(each, model)
+        begin_epoch(each, 2, clips(2, seed=90))
         other = copy.deepcopy(model)
         found.append((step_of(each, other, inputs, labels), gradients(other), each.state_dict()))
     assert torch.equal(found[0][0], found[1][0])

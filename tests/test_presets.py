@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from agm import methods
-from agm.methods import build_method
-from agm.models import MultimodalModel, build_joint
+from agm.models import Multimodal
 from agm.pipeline import config
 from agm.pipeline.config import Params
 from agm.pipeline.config.compose import compose
+from agm.pipeline.config.methods import typed
 from agm.pipeline.io.tensors import Feature
+from agm.pipeline.networks import Preparation, build_joint, build_method
 from agm.pipeline.steps.extract import array, audio, image, sequence, video
 from clone import ROOT
 
@@ -111,9 +111,10 @@ def test_the_network_has_its_published_size(tmp_path, study):
     assert params.study.fusions == list(fused)
     for fusion, size in fused.items():
         model = build_joint(params, fusion, features, CLASSES[study], seed=0).eval()
+        prepare = Preparation(features, model.modalities)
         assert model.fusion.dims == dims
         with torch.no_grad():
-            encoded = model.encode(model.prepare(clips(features, 1)))
+            encoded = model.encode(prepare(clips(features, 1)))
             z = model.fusion.fuse(encoded)
             assert {name: h.shape[-1] for name, h in encoded.items()} == dims
             assert z.shape == (1, size)
@@ -124,7 +125,7 @@ def test_the_network_has_its_published_size(tmp_path, study):
         check_layers(study, model)
 
 
-def check_layers(study: str, model: MultimodalModel) -> None:
+def check_layers(study: str, model: Multimodal) -> None:
     """What the table of published networks says beyond the sizes of features."""
     if study in ("av_mnist", "crema_d", "ave_raw", "kinetics_sounds", "vggsound"):
         first = {name: next(encoder.parameters()).shape[1] for name, encoder in model.encoders.items()}
@@ -148,7 +149,7 @@ def check_layers(study: str, model: MultimodalModel) -> None:
 def test_training_is_the_published_one(tmp_path, study):
     params = composed(tmp_path, f"study={study}")
     alpha, bound, epochs, clip = TRAINING[study]
-    agm = methods.typed(params.methods["agm"])
+    agm = typed(params.methods["agm"])
     assert (agm.alpha, agm.bound, agm.window.first, agm.window.last) == (alpha, bound, 0, None)
     trainer = params.trainer
     assert (trainer.epochs, trainer.grad_clip) == (epochs, clip)
@@ -183,8 +184,9 @@ def test_a_step_of_agm_at_full_size(tmp_path):
     features = stored(params)
     model = build_joint(params, "psp", features, 28, seed=0)
     method = build_method(params.methods["agm"], model, seed=0)
-    loss = method.loss(model, model.prepare(clips(features, 2)), torch.tensor([3, 17]))
-    method.backward(model, loss)
+    prepare = Preparation(features, model.modalities)
+    loss = method.loss(prepare(clips(features, 2)), torch.tensor([3, 17]))
+    method.backward(loss)
     assert loss.isfinite()
     assert all(weight.grad.isfinite().all() for weight in model.parameters())
 

@@ -6,12 +6,11 @@ import math
 import pytest
 import torch
 
-from agm.methods import Network, find, typed
 from agm.methods.method import Batch
 from agm.pipeline.config import schema
 from agm.pipeline.steps.train.loop import Training
-from by_hand import close, plain_step, softmax
-from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
+from by_hand import begin_epoch, close, on_model, plain_step, softmax
+from networks import CLASSES, FUSIONS, refusal, small_batch, small_method, small_model
 
 pytestmark = pytest.mark.numerical
 
@@ -22,8 +21,8 @@ def the_loss(method, model, inputs, labels, seed=0):
     """The loss of one step, with its gradients left in the weights."""
     model.train().zero_grad()
     torch.manual_seed(seed)
-    loss = next(method.losses(model, inputs, labels))
-    method.backward(model, loss)
+    loss = next(on_model(method, model).losses(inputs, labels))
+    method.backward(loss)
     return loss.detach()
 
 
@@ -73,7 +72,7 @@ def test_the_boosting_loss_is_that_worked_out_by_hand(fusion, count, stage):
     modality = names[stage % count]
     before = names[(stage - 1) % count] if stage else None
     method = small_method("reconboost", model)
-    method.start_epoch(8 * stage + 3, model, data=None)
+    method.start_epoch(8 * stage + 3)
     inputs, labels = small_batch(count, seed=stage)
     wanted = loss_by_hand(own_outputs(copy.deepcopy(model), inputs, modality), labels, modality, before)
     close(the_loss(method, model, inputs, labels).item(), wanted)
@@ -84,7 +83,7 @@ def test_the_gradient_is_that_of_the_written_out_loss_and_the_others_have_none(f
     model = small_model(fusion, count)
     before, modality = list(model.encoders)[:2]
     method = small_method("reconboost", model, boost=1, rectify=1, fit=2.0, reconcile=1.5, consolidate=3.0)
-    method.start_epoch(2, model, data=None)
+    method.start_epoch(2)
     inputs, labels = small_batch(count)
     other = copy.deepcopy(model)
     outputs = own_outputs(other, inputs, modality)
@@ -111,32 +110,32 @@ def test_the_consolidation_has_a_gradient():
     found = []
     for consolidate in (0.0, 1.0):
         method = small_method("reconboost", model, fit=0.0, reconcile=0.0, consolidate=consolidate)
-        method.start_epoch(8, model, data=None)
+        method.start_epoch(8)
         the_loss(method, model, inputs, labels)
         found.append(sum(weight.grad.abs().sum() for weight in model.encoders["video"].parameters()))
         assert all(weight.grad is None for weight in model.encoders["audio"].parameters())
     assert found[0] == 0 and found[1] > 1e-4
     # Down its own gradient alone the two come closer.
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     losses = []
     for _ in range(30):
         losses.append(the_loss(method, model, inputs, labels))
-        optimiser.step()
+        optimizer.step()
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize(("fusion", "count"), CASES)
-def test_only_the_stages_modality_moves_while_it_is_boosted(fusion, count, optimiser):
+def test_only_the_stages_modality_moves_while_it_is_boosted(fusion, count, optimizer):
     """Weight decay and momentum from earlier phases would move the others' parts of a classifier that they share."""
     model = small_model(fusion, count)
-    block = schema.Sgd(name="sgd", lr=0.05) if optimiser == "sgd" else schema.AdamW(name="adamw", lr=0.05)
+    block = schema.Sgd(name="sgd", lr=0.05) if optimizer == "sgd" else schema.AdamW(name="adamw", lr=0.05)
     method = small_method("reconboost", model, boost=1, rectify=1)
     run = Training(model, method, None, schema.Trainer(optimizer=block), seed=0)
     names = list(model.encoders)
     for epoch in range(2 * count + 2):
         before = copy.deepcopy(model)
-        run.method.start_epoch(epoch, model, data=None)
+        run.method.start_epoch(epoch)
         model.train()
         for step in range(2):
             run.train_step(Batch(*small_batch(count, seed=2 * epoch + step), []))
@@ -158,7 +157,7 @@ def test_stages_take_the_modalities_in_turn(count):
     method = small_method("reconboost", model, boost=2, rectify=3)
     inputs, labels = small_batch(count)
     for epoch in range(5 * count + 5):
-        method.start_epoch(epoch, model, data=None)
+        method.start_epoch(epoch)
         the_loss(method, model, inputs, labels)
         trained = [name for name in names if model.fusion.heads[name].weight.grad is not None]
         assert trained == ([names[epoch // 5 % count]] if epoch % 5 < 2 else names)
@@ -169,10 +168,10 @@ def test_rectification_is_plain_training_of_everything(fusion, count):
     model = small_model(fusion, count)
     method = small_method("reconboost", model)
     inputs, labels = small_batch(count)
-    method.start_epoch(8, model, data=None)
+    method.start_epoch(8)
     the_loss(method, model, inputs, labels)
     for epoch in (4, 7, 12, 15):
-        method.start_epoch(epoch, model, data=None)
+        method.start_epoch(epoch)
         wanted_loss, wanted = plain_step(model, inputs, labels)
         close(the_loss(method, model, inputs, labels), wanted_loss, 0)
         assert all(torch.equal(weight.grad, wanted[name]) for name, weight in model.named_parameters())
@@ -181,7 +180,7 @@ def test_rectification_is_plain_training_of_everything(fusion, count):
 def test_the_others_run_without_gradient_in_evaluation_mode_and_only_the_one_is_trained():
     model = small_model("late_sum", 3)
     method = small_method("reconboost", model)
-    method.start_epoch(0, model, data=None)
+    method.start_epoch(0)
     seen = {}
     for name, encoder in model.encoders.items():
         encoder.register_forward_hook(
@@ -196,9 +195,9 @@ def test_stage_and_phase_are_known_from_the_epoch_alone():
     model = small_model("late_concat", 2)
     method, other = (small_method("reconboost", model) for _ in range(2))
     for epoch in range(10):
-        method.start_epoch(epoch, model, data=None)
+        method.start_epoch(epoch)
     other.load_state_dict(method.state_dict())
-    other.start_epoch(9, model, data=None)
+    begin_epoch(other, 9)
     inputs, labels = small_batch(2)
     close(the_loss(other, model, inputs, labels), the_loss(method, model, inputs, labels), 0)
     assert not method.state_dict()
@@ -206,9 +205,7 @@ def test_stage_and_phase_are_known_from_the_epoch_alone():
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_it_needs_an_output_that_is_a_sum(fusion):
-    found = find("reconboost").refusal(
-        typed(schema.MethodBlock(name="reconboost")), Network(FUSIONS[fusion], {"audio": 3, "video": 3})
-    )
+    found = refusal("reconboost", fusion, {"audio": 3, "video": 3})
     assert (found is None) == (fusion in ("late_sum", "late_concat"))
     assert found is None or "additive" in found
 
@@ -217,11 +214,11 @@ def test_a_single_modality_and_bfloat16_passes_train():
     for epoch in (0, 8):
         model = small_model("late_concat", 1)
         method = small_method("reconboost", model)
-        method.start_epoch(epoch, model, data=None)
+        method.start_epoch(epoch)
         assert the_loss(method, model, *small_batch(1)).isfinite()
     model = small_model("late_concat", 2, dtype=torch.float32)
     method = small_method("reconboost", model)
-    method.start_epoch(8, model, data=None)
+    method.start_epoch(8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = the_loss(method, model, *small_batch(2, dtype=torch.float32))
     assert loss.dtype == torch.float32 and loss.isfinite()

@@ -17,6 +17,7 @@ from agm.metrics.intervals import bootstrap_share
 from agm.metrics.responses import Centre, constant_share
 from agm.pipeline import cli, config
 from agm.pipeline.dag.graph import Graph, Job
+from agm.pipeline.networks import Preparation
 from agm.pipeline.steps.evaluate import step as evaluate_step
 from agm.pipeline.steps.evaluate.permute import permutations
 from agm.pipeline.steps.shard.stream import Shards
@@ -148,6 +149,7 @@ def network(job: Job) -> torch.nn.Module:
 def test_permuting_raw_inputs_gives_the_same(job: Job) -> None:
     """Every clip through the whole network with the modality of another clip."""
     model, found = network(job), json.loads(job.index.read_text())
+    prepare = Preparation(Shards.open(Graph(config.load()).data).features, model.modalities)
     for split, scores in found["splits"].items():
         (batch,) = Shards.open(Graph(config.load()).data).batches(split, 1000)
         clips = len(batch.labels)
@@ -161,7 +163,7 @@ def test_permuting_raw_inputs_gives_the_same(job: Job) -> None:
             for draw in range(4):
                 starts = np.cumsum([0, *sizes[:-1]])
                 order = torch.cat([start + orders[n][draw] for n, start in enumerate(starts)])
-                inputs = model.prepare(batch.inputs | {name: batch.inputs[name][order]})
+                inputs = prepare(batch.inputs | {name: batch.inputs[name][order]})
                 shares.append((model(inputs).argmax(dim=1) == batch.labels).double().mean().item())
             given = scores["permuted_accuracy"][name]
             assert given["mean"] == pytest.approx(np.mean(shares))
@@ -196,8 +198,10 @@ def test_the_evaluation_can_be_repeated_from_what_is_stored(job: Job) -> None:
         np.testing.assert_allclose(model.fusion(features), rows["logits"].to_numpy(), atol=1e-5)
         first, *others = names
         absent = {name: torch.from_numpy(stored[f"absent.{name}"]).expand_as(features[name]) for name in others}
-        (batch,) = Shards.open(Graph(config.load()).data).batches("test", 1000)
-        inputs = model.prepare(batch.inputs)
+        shards = Shards.open(Graph(config.load()).data)
+        (batch,) = shards.batches("test", 1000)
+        prepare = Preparation(shards.features, model.modalities)
+        inputs = prepare(batch.inputs)
         masked = {name: x if name == first else torch.zeros_like(x) for name, x in inputs.items()}
         np.testing.assert_allclose(model.fusion(features | absent), model(masked), atol=1e-5)
 

@@ -13,7 +13,6 @@ import torch
 import yaml
 from torch import nn
 
-from agm.methods.method import Data
 from agm.pipeline import cli, config
 from agm.pipeline.dag.graph import Graph, Job
 from agm.pipeline.steps.train import watch
@@ -184,9 +183,9 @@ def test_a_signal_writes_a_checkpoint_first(
 
 
 def test_a_signal_in_the_validation(folder: Path, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
-    def signalled(model: nn.Module, data: Data, between_batches: Callable[[], None]) -> dict[str, float]:
+    def signalled(model: nn.Module, clips: object, between_batches: Callable[[], None]) -> dict[str, float]:
         os.kill(os.getpid(), signal.SIGTERM)
-        return validate(model, data, between_batches)
+        return validate(model, clips, between_batches)
 
     monkeypatch.setattr("agm.pipeline.steps.train.loop.validate", signalled)
     assert cli.main(list(JOB)) == 128 + signal.SIGTERM

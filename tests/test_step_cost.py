@@ -4,7 +4,7 @@ import runpy
 
 import pytest
 
-from agm import methods
+from agm.methods import METHODS
 from clone import ROOT
 
 BENCHMARK = runpy.run_path(str(ROOT / "benchmarks/step_cost.py"))
@@ -28,9 +28,9 @@ def test_every_method_has_a_row_or_a_reason(capsys: pytest.CaptureFixture) -> No
     assert BENCHMARK["main"]([*TINY, "--switches", "bfloat16", "channels_last"]) == 0
     printed = capsys.readouterr().out
     found = rows(printed)
-    left_out = {name for name in methods.names() if f"\n{name} was left out: " in printed}
+    left_out = {name for name in METHODS if f"\n{name} was left out: " in printed}
     switched = {f"{name}, {switch}" for name in ("joint", "agm") for switch in ("bfloat16", "channels_last")}
-    assert found.keys() | left_out == {*methods.names(), "agm, coalitions shared", *switched}
+    assert found.keys() | left_out == {*METHODS, "agm, coalitions shared", *switched}
     assert "agm" not in left_out
     assert float(found["joint"][1]) == 1
     assert all(float(taken) > 0 and float(ratio) > 0 for taken, ratio, _ in found.values())

@@ -4,20 +4,20 @@ import copy
 import io
 from collections.abc import Iterator
 
-import polars as pl
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from agm import methods
+from agm.methods import METHODS
 from agm.methods.method import Batch
-from agm.models.fusion import build_fusion
-from agm.models.multimodal import MultimodalModel
+from agm.models.multimodal import Multimodal
 from agm.pipeline.config import schema
 from agm.pipeline.steps.train.loop import Training
-from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
+from by_hand import begin_epoch
+from networks import CLASSES, refusal, small_batch, small_method, small_model
 
 COUNT = 3
 aten = torch.ops.aten
@@ -86,28 +86,25 @@ class FewClips:
             yield Batch(inputs, labels.to(self.device), [f"{split}{12 * number + row}" for row in range(12)])
 
 
-def finished_runs(model: MultimodalModel) -> methods.Past:
-    """What a taught method reads: concepts of the model's encoders, and losses that fell."""
-    concepts: dict[str, nn.Module] = {}
-    for name, encoder in model.encoders.items():
-        fusion = build_fusion(FUSIONS["late_concat"], {name: encoder.dim}, CLASSES)
-        alone = MultimodalModel({name: copy.deepcopy(encoder)}, fusion, {})
-        concepts[name] = alone.eval().requires_grad_(False).to(next(encoder.parameters()))
-    histories = {name: _history(pace) for pace, name in enumerate([*concepts, "joint"], start=2)}
-    return methods.Past(concepts, histories)
+def finished_runs(name: str, model: Multimodal) -> dict[str, object]:
+    """What a method reads of finished runs: encoders like the model's, and losses that fell."""
+    teachers = {}
+    for modality, encoder in model.encoders.items():
+        teachers[modality] = copy.deepcopy(encoder).requires_grad_(False)
+    histories = {run: _history(pace) for pace, run in enumerate([*teachers, "joint"], start=2)}
+    found = {"teachers": teachers, "histories": histories}
+    return {argument: found[argument] for argument in methods.get(name).prerequisites}
 
 
-def _history(pace: int) -> pl.DataFrame:
+def _history(pace: int) -> dict[str, list[float]]:
     train = [2.0 / (1 + epoch / pace) for epoch in range(30)]
-    figures = {"train_loss": train, "val_loss": [1 + loss / 2 for loss in train], "val_accuracy": [0.5] * 30}
-    return pl.DataFrame({"epoch": range(30), **figures})
+    return {"train_loss": train, "val_loss": [1 + loss / 2 for loss in train]}
 
 
 def training(name: str, device: str) -> Training:
     """A run of the method whose epoch has begun."""
     model = small_model("late_concat", COUNT, dtype=torch.float32).to(device)
-    past = finished_runs(model) if methods.find(name).taught else None
-    method = small_method(name, model, past)
+    method = small_method(name, model, finished_runs(name, model))
     run = Training(model.to(device), method.to(device), None, schema.Trainer(), seed=0)
     run.data = FewClips(device)
     return run
@@ -123,19 +120,18 @@ def steps(run: Training) -> None:
 
 def refused(name: str) -> str | None:
     dims = {name: encoder.dim for name, encoder in small_model("late_concat", COUNT).encoders.items()}
-    network = methods.Network(FUSIONS["late_concat"], dims)
-    return methods.find(name).refusal(methods.typed(schema.MethodBlock(name=name)), network)
+    return refusal(name, "late_concat", dims)
 
 
 @pytest.mark.parametrize("epoch", [0, 10])
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", METHODS)
 def test_no_step_reads_a_value_or_copies_between_devices(name: str, epoch: int) -> None:
     if reason := refused(name):
         pytest.skip(reason)
     run = training(name, "cpu")
     for each in sorted({0, epoch}):
         run.model.train()
-        run.method.start_epoch(each, run.model, run.data)
+        begin_epoch(run.method, each, run.data)
     steps(run)
     # Once more without values: whatever was left on the host shows as a copy or cannot be computed at all.
     file = io.BytesIO()
@@ -179,14 +175,14 @@ def test_the_search_finds_what_waits(mistake, device: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", METHODS)
 def test_no_step_waits_for_the_gpu(name: str) -> None:
     if reason := refused(name):
         pytest.skip(reason)
     run = training(name, "cuda")
     for epoch in (0, 10):
         run.model.train()
-        run.method.start_epoch(epoch, run.model, run.data)
+        begin_epoch(run.method, epoch, run.data)
     batch = next(run.data.batches("train", 0))
     run.train_step(batch)
     torch.cuda.set_sync_debug_mode("error")

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Config, T5Model
 
-from agm.models.encoders import build_encoder
 from agm.pipeline import cli
 from agm.pipeline.config.schema import TextFeatures, TransformerEncoder
 from agm.pipeline.errors import AgmError
@@ -20,6 +19,7 @@ from agm.pipeline.io.files import read_json
 from agm.pipeline.io.media import Unusable
 from agm.pipeline.io.source import Source
 from agm.pipeline.io.tensors import Feature
+from agm.pipeline.networks import build_encoder
 from agm.pipeline.steps.extract import tokens
 from agm.pipeline.steps.extract.recipe import Recipe, recipe
 from pipeline import Pipeline

@@ -26,6 +26,7 @@ from agm.pipeline.steps.shard.stream import Shards
 from agm.pipeline.steps.train import step as train_step
 from agm.pipeline.steps.train.checkpoint import Checkpoints
 from agm.pipeline.steps.train.loop import Training, clip_gradients, gradient_norm, select_epoch
+from by_hand import begin_epoch
 from small_shards import write_shards
 from whole import whole
 
@@ -106,10 +107,10 @@ def test_every_method_starts_from_the_same_weights_batches_and_first_loss(projec
     for method in ("joint", "agm"):
         training = train_step.build_training(project.params, project.job("train", fusion, method, 0), CPU)
         training.model.train()
-        training.method.start_epoch(0, training.model, training.data)
+        begin_epoch(training.method, 0, training.data)
         weights = {name: value.clone() for name, value in training.model.state_dict().items()}
         batch = next(training.data.batches("train", 0))
-        starts[method] = weights, batch.inputs, batch.labels, training.train_step(batch)
+        starts[method] = weights, batch.inputs, batch.targets, training.train_step(batch)
     (weights, inputs, labels, loss), other = starts.values()
     assert torch.equal(labels, other[2])
     assert all(torch.equal(inputs[name], other[1][name]) for name in inputs)
@@ -202,9 +203,9 @@ def test_a_damaged_checkpoint_is_said_and_not_used(project, capsys):
     assert job.command in said
 
 
-@pytest.mark.parametrize("optimiser", [schema.Sgd(name="sgd", lr=0.05), schema.AdamW(name="adamw", lr=0.01)])
-def test_resuming_from_a_checkpoint_equals_going_on(project, optimiser):
-    trainer = project.params.trainer.model_copy(update={"optimizer": optimiser, "epochs": 4})
+@pytest.mark.parametrize("optimizer", [schema.Sgd(name="sgd", lr=0.05), schema.AdamW(name="adamw", lr=0.01)])
+def test_resuming_from_a_checkpoint_equals_going_on(project, optimizer):
+    trainer = project.params.trainer.model_copy(update={"optimizer": optimizer, "epochs": 4})
     params = project.params.model_copy(update={"trainer": trainer})
     job = project.job("train", "early", "agm", 0)
     whole = train_step.build_training(params, job, CPU)
@@ -240,9 +241,9 @@ def test_clipping_follows_the_published_rule(project):
 
 def diverging(**trainer):
     """Parameters with which training diverges."""
-    optimiser = {"name": "sgd", "lr": 1e30}
+    optimizer = {"name": "sgd", "lr": 1e30}
     Path("params.yaml").write_text(
-        yaml.safe_dump({**PARAMS, "trainer": {**PARAMS["trainer"], "optimizer": optimiser, **trainer}})
+        yaml.safe_dump({**PARAMS, "trainer": {**PARAMS["trainer"], "optimizer": optimizer, **trainer}})
     )
 
 
@@ -280,7 +281,7 @@ def test_what_was_good_is_kept_where_a_later_epoch_diverges(project, monkeypatch
 
     def bad(training, batch):
         loss = step(training, batch)
-        if len(training.history) == 2 and batch.clip_ids == third:
+        if len(training.history) == 2 and batch.ids == third:
             if part == "loss":
                 return loss + torch.inf
             training.gradient_norm = training.gradient_norm * torch.nan
@@ -340,8 +341,9 @@ def test_pretrained_weights_come_from_a_local_path(tmp_path):
     import torchvision
     from safetensors.torch import save_file
 
-    from agm.models.encoders import ResNet18, build_encoder
+    from agm.models.encoders import ResNet18
     from agm.pipeline.io.tensors import Feature
+    from agm.pipeline.networks import build_encoder
 
     feature = Feature("video", "uint8", (2, 3, 32, 32), (0.0,) * 3, (1.0,) * 3)
     path = tmp_path / "resnet18.safetensors"
@@ -352,13 +354,14 @@ def test_pretrained_weights_come_from_a_local_path(tmp_path):
     assert torch.equal(encoder.encoder.network.layer1[0].conv1.weight, source.layer1[0].conv1.weight)
     assert encoder(torch.zeros(2, 2, 3, 32, 32)).shape == (2, 512)
     gray = ResNet18(1)
-    gray.load(path)
+    gray.load_pretrained(source.state_dict())
     assert torch.equal(gray.network.conv1.weight, source.conv1.weight.sum(1, keepdim=True))
+    absent = str(tmp_path / "absent.safetensors")
     with pytest.raises(AgmError, match="no pretrained weights"):
-        gray.load(tmp_path / "absent.safetensors")
+        build_encoder(schema.ResNet18Encoder(name="resnet18", weights=absent), feature)
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(AgmError, match="not the weights of a ResNet-18"):
-        gray.load(path)
+        build_encoder(schema.ResNet18Encoder(name="resnet18", weights=str(path)), feature)
 
 
 def test_a_study_cell_that_does_not_exist_is_refused_with_those_that_do(project, refused):

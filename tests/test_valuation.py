@@ -14,10 +14,9 @@ from torch.nn.functional import cross_entropy
 from agm.methods.method import Batch
 from agm.methods.sample_valuation import copies
 from agm.models.encoders import Conv, Transformer
-from agm.models.fusion import build_fusion
-from agm.models.multimodal import MultimodalModel
-from agm.pipeline.config import schema
-from by_hand import close, gradients
+from agm.models.multimodal import Multimodal
+from agm.pipeline.networks import build_fusion
+from by_hand import begin_epoch, close, gradients
 from networks import CLASSES, FUSIONS, NAMES, small_batch, small_method, small_model
 
 pytestmark = pytest.mark.numerical
@@ -28,7 +27,7 @@ CASES = [(fusion, count) for fusion in ("late_concat", "early", "cross_attention
 SIZE = 12
 
 
-def clips(model: MultimodalModel, count: int, number: int = 0) -> Batch:
+def clips(model: Multimodal, count: int, number: int = 0) -> Batch:
     """Clips some of which are right with some modalities and wrong with others."""
     inputs, guesses = small_batch(count, seed=number, batch=SIZE)
     inputs = {name: x if x.dtype == torch.int64 else 8 * x for name, x in inputs.items()}
@@ -52,23 +51,23 @@ class Given:
 
     def clips(self, split: str) -> int:
         assert split == "train"
-        return sum(len(batch.labels) for batch in self.given)
+        return sum(len(batch.targets) for batch in self.given)
 
     def batches(self, split: str, epoch: int | None = None) -> Iterator[Batch]:
         assert split == "train"
         for batch in self.given if epoch is None else reversed(self.given):
-            self.read += batch.clip_ids
+            self.read += batch.ids
             yield batch
 
 
-def values(model: MultimodalModel, batch: Batch) -> list[dict[str, Fraction]]:
+def values(model: Multimodal, batch: Batch) -> list[dict[str, Fraction]]:
     """φ of each clip: what each modality adds, averaged over all orders in which the modalities may come."""
     model = copy.deepcopy(model).eval()
     orders = list(permutations(batch.inputs))
     kept = {frozenset(order[:size]) for order in orders for size in range(1, len(order) + 1)}
     answers = {each: model(masked(batch.inputs, list(each))).argmax(dim=1).tolist() for each in kept}
     found = []
-    for row, label in enumerate(batch.labels.tolist()):
+    for row, label in enumerate(batch.targets.tolist()):
         worth = {each: len(each) * int(answer[row] == label) for each, answer in answers.items()} | {frozenset(): 0}
         added = dict.fromkeys(batch.inputs, 0)
         for order in orders:
@@ -89,7 +88,7 @@ def rows_of(batch: Batch) -> list[tuple]:
     """Every row as plain numbers, in a comparable order."""
     return sorted(
         (clip, int(label), *(tuple(x[row].flatten().tolist()) for x in batch.inputs.values()))
-        for row, (clip, label) in enumerate(zip(batch.clip_ids, batch.labels, strict=True))
+        for row, (clip, label) in enumerate(zip(batch.ids, batch.targets, strict=True))
     )
 
 
@@ -100,7 +99,7 @@ def test_a_clip_gets_copies_of_each_modality_that_adds_little_to_it(fusion: str,
     method = small_method("sample_valuation", model, warmup=1)
     state = copy.deepcopy(model.state_dict())
     model.train()
-    method.start_epoch(1, model, Given(batches))
+    begin_epoch(method, 1, Given(batches))
     assert model.training and all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     seen = set()
     every = []
@@ -113,9 +112,9 @@ def test_a_clip_gets_copies_of_each_modality_that_adds_little_to_it(fusion: str,
             for name in one:
                 again = number_of_copies(value[name], count)
                 seen.add(again)
-                alone = Batch(masked(one, [name]), batch.labels[row : row + 1], batch.clip_ids[row : row + 1])
+                alone = Batch(masked(one, [name]), batch.targets[row : row + 1], batch.ids[row : row + 1])
                 wanted += rows_of(alone) * again
-        found = method.augment(batch)
+        found = method.with_copies(batch)
         assert rows_of(found) == sorted(wanted)
         for name, x in batch.inputs.items():
             assert torch.equal(found.inputs[name][:SIZE], x) and found.inputs[name].dtype == x.dtype
@@ -143,18 +142,21 @@ def test_every_value_there_is_has_its_number_of_copies(count: int) -> None:
     assert count != 3 or found == [number_of_copies(Fraction(each, steps), 3) for each in numerators]
 
 
-def twins(seed: int) -> tuple[MultimodalModel, list[Batch]]:
+def twins(seed: int) -> tuple[Multimodal, list[Batch]]:
     """A network to which audio and video are the same, and clips that each come a second time with the two exchanged.
 
     Over all clips both are worth exactly the same; the sums of their values have other orders.
     """
     torch.manual_seed(seed)
-    text = schema.TransformerEncoder(name="transformer", dim=6, num_heads=2, num_layers=1, dim_feedforward=8)
-    encoders = {"audio": Conv(1, [4]), "video": Conv(1, [4]), "text": Transformer(9, 5, text)}
+    encoders = {
+        "audio": Conv(1, [4]),
+        "video": Conv(1, [4]),
+        "text": Transformer(9, 5, dim=6, num_heads=2, num_layers=1, dim_feedforward=8),
+    }
     encoders["video"].load_state_dict(encoders["audio"].state_dict())
     fusion = build_fusion(FUSIONS["late_sum"], {name: each.dim for name, each in encoders.items()}, CLASSES)
     fusion.heads["video"].load_state_dict(fusion.heads["audio"].state_dict())
-    model = MultimodalModel(encoders, fusion, {}).double()
+    model = Multimodal(encoders, fusion).double()
     one, other = (8 * torch.randn(SIZE, 1, 6, 7, dtype=torch.float64) for _ in range(2))
     words = torch.randint(0, 9, (SIZE, 5))
     labels = torch.randint(0, CLASSES, (SIZE,))
@@ -170,9 +172,9 @@ def test_equal_modalities_are_equal_in_every_order_of_summation(seed: int) -> No
     """Neither of them is the stronger one, which copies would leave out."""
     model, batches = twins(seed)
     method = small_method("modality_valuation", model, warmup=0, alpha=9.0, part_ratio=1.0)
-    method.start_epoch(0, model, Given(batches))
+    begin_epoch(method, 0, Given(batches))
     assert method.gaps[0] == method.gaps[1]
-    copied = method.augment(batches[0]).inputs
+    copied = method.with_copies(batches[0]).inputs
     present = {name: copied[name][SIZE:].flatten(1).ne(0).any(dim=1) for name in ("audio", "video")}
     assert torch.equal(present["audio"], present["video"])
 
@@ -186,9 +188,9 @@ def test_copies_without_the_stronger_modalities_are_as_frequent_as_the_others_la
     batches = [clips(model, count, number) for number in range(3)]
     data = Given(batches)
     method = small_method("modality_valuation", model, warmup=0, alpha=alpha, part_ratio=0.5)
-    method.start_epoch(0, model.train(), data)
+    begin_epoch(method, 0, data)
     # Half of 36 clips, from the end of the stored order: two of three batches are read, and six clips of the second.
-    assert data.read == batches[2].clip_ids + batches[1].clip_ids
+    assert data.read == batches[2].ids + batches[1].ids
     worth = values(model, batches[2]) + values(model, batches[1])[:6]
     gap = {name: 1 - sum(value[name] for value in worth) / 18 for name in model.modalities}
     assert len(set(gap.values())) > 1
@@ -198,14 +200,14 @@ def test_copies_without_the_stronger_modalities_are_as_frequent_as_the_others_la
     inputs, labels = small_batch(count, batch=many)
     inputs = {name: x if x.dtype == torch.int64 else x + 100 for name, x in inputs.items()}
     inputs = {name: x.clamp_min(1) for name, x in inputs.items()}  # no zero but by masking
-    found = method.augment(Batch(inputs, labels, [str(row) for row in range(many)]))
+    found = method.with_copies(Batch(inputs, labels, [str(row) for row in range(many)]))
     # The copies of each kind: which modalities are left.
     counted: dict[tuple[str, ...], int] = {}
-    for row in range(many, len(found.labels)):
+    for row in range(many, len(found.targets)):
         left = tuple(name for name, x in found.inputs.items() if x[row].ne(0).any())
         counted[left] = counted.get(left, 0) + 1
-        source = int(found.clip_ids[row])
-        assert found.labels[row] == labels[source]
+        source = int(found.ids[row])
+        assert found.targets[row] == labels[source]
         assert all(torch.equal(found.inputs[name][row], inputs[name][source]) for name in left)
     wanted: dict[tuple[str, ...], float] = {}
     for name in gap:
@@ -228,8 +230,8 @@ def test_more_than_one_copy_of_every_clip() -> None:
     method = small_method("modality_valuation", model, alpha=6.0)
     method.gaps = [Fraction(0), Fraction(1, 2)]
     batch = clips(model, 2)
-    found = method.augment(batch)
-    assert found.clip_ids == batch.clip_ids + [clip for clip in batch.clip_ids for _ in range(2)]
+    found = method.with_copies(batch)
+    assert found.ids == batch.ids + [clip for clip in batch.ids for _ in range(2)]
     assert found.inputs["audio"][SIZE:].eq(0).all()
     assert torch.equal(found.inputs["video"][SIZE::2], batch.inputs["video"])
 
@@ -239,14 +241,16 @@ def test_the_loss_is_the_mean_over_clips_and_copies(name: str) -> None:
     model = small_model("early", 2, seed=1)
     batch = clips(model, 2)
     method = small_method(name, model, warmup=0, **SETTINGS[name])
-    method.start_epoch(0, model.train(), Given([batch]))
-    found = method.augment(batch)
+    begin_epoch(method, 0, Given([batch]))
+    torch.manual_seed(0)
+    found = method.with_copies(batch)
+    state = torch.get_rng_state()
     plain = copy.deepcopy(model)
-    assert len(found.labels) > SIZE
+    assert len(found.targets) > SIZE
     torch.manual_seed(0)
-    method.loss(model, found.inputs, found.labels).backward()
-    torch.manual_seed(0)
-    losses = cross_entropy(plain(found.inputs), found.labels, reduction="none")
+    method.loss(*batch).backward()
+    torch.set_rng_state(state)
+    losses = cross_entropy(plain(found.inputs), found.targets, reduction="none")
     (losses.sum() / len(losses)).backward()
     wanted = gradients(plain)
     for key, gradient in gradients(model).items():
@@ -259,8 +263,8 @@ def test_before_the_warm_up_is_over_batches_stay_as_they_are(name: str) -> None:
     method = small_method(name, model, warmup=2, **SETTINGS[name])
     batch = clips(model, 2)
     for epoch, plain in ((0, True), (1, True), (2, False), (3, False), (1, True)):
-        method.start_epoch(epoch, model, Given([batch]))
-        assert (len(method.augment(batch).labels) == SIZE) == plain
+        begin_epoch(method, epoch, Given([batch]))
+        assert (len(method.with_copies(batch).targets) == SIZE) == plain
         assert bool(method.diagnostics) != plain
 
 
@@ -268,8 +272,8 @@ def test_no_strength_is_plain_training() -> None:
     model = small_model("late_sum", 3)
     batch = clips(model, 3)
     method = small_method("modality_valuation", model, warmup=0, alpha=0.0)
-    method.start_epoch(0, model, Given([batch]))
-    assert method.augment(batch) is batch
+    begin_epoch(method, 0, Given([batch]))
+    assert method.with_copies(batch) is batch
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -280,9 +284,9 @@ def test_there_is_nothing_to_save(name: str) -> None:
     found = []
     for _ in range(2):
         method = small_method(name, model, warmup=0, **SETTINGS[name])
-        method.start_epoch(4, model, Given([batch]))
+        begin_epoch(method, 4, Given([batch]))
         torch.manual_seed(3)
-        found.append(rows_of(method.augment(batch)))
+        found.append(rows_of(method.with_copies(batch)))
         assert not method.state_dict()
     assert found[0] == found[1]
 
@@ -290,6 +294,6 @@ def test_there_is_nothing_to_save(name: str) -> None:
 def test_clips_that_were_not_valued_have_no_copies() -> None:
     model = small_model("late_concat", 2)
     method = small_method("sample_valuation", model, warmup=0)
-    method.start_epoch(0, model, Given([clips(model, 2, 0)]))
+    begin_epoch(method, 0, Given([clips(model, 2, 0)]))
     other = clips(model, 2, 1)
-    assert method.augment(other) is other
+    assert method.with_copies(other) is other

@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from agm.models.encoders import build_encoder
-from agm.models.fusion import build_fusion
-from agm.models.multimodal import Inputs, MultimodalModel
+from agm.models.multimodal import Inputs, Multimodal
 from agm.pipeline.config import schema
 from agm.pipeline.io.tensors import Feature
+from agm.pipeline.networks import build_encoder, build_fusion
 
 WIDTH = {"dim": 32, "num_heads": 4, "dim_feedforward": 64}
 DEEP = {
@@ -53,7 +52,7 @@ PAIRS = [(encoder, fusion) for encoder in DEEP for fusion in FUSIONS if fusion !
 CLIPS, EMPTY = 16, 4
 
 
-def network(encoder: str, fusion: str, layers: int) -> tuple[MultimodalModel, Inputs, torch.Tensor]:
+def network(encoder: str, fusion: str, layers: int) -> tuple[Multimodal, Inputs, torch.Tensor]:
     """Two modalities with the same encoder, and a batch in which some clips of either are nothing but zeros."""
     feature, config = (DEEP | FLAT)[encoder]
     block = FUSIONS[fusion](layers)
@@ -64,10 +63,10 @@ def network(encoder: str, fusion: str, layers: int) -> tuple[MultimodalModel, In
         inputs = {name: torch.randint(1, 20, (CLIPS, *feature.shape)) for name in encoders}
     for x in inputs.values():
         x[:EMPTY] = 0
-    return MultimodalModel(encoders, head, {}), inputs, torch.randint(0, 4, (CLIPS,))
+    return Multimodal(encoders, head), inputs, torch.randint(0, 4, (CLIPS,))
 
 
-def gradient_norm(model: MultimodalModel, inputs: Inputs, labels: torch.Tensor) -> float:
+def gradient_norm(model: Multimodal, inputs: Inputs, labels: torch.Tensor) -> float:
     model.zero_grad()
     cross_entropy(model(inputs), labels).backward()
     squares = [weight.grad.double().square().sum() for weight in model.parameters() if weight.grad is not None]

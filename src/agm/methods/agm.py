@@ -12,74 +12,92 @@ and the gradient that flows back into φ_m is multiplied by κ_m. The loss is CE
 paper prints r − τ in the exponent; its authors confirm that τ − r, as in their code, is meant.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from agm import distributed
-from agm.attribution import mono_modal_responses
-from agm.methods.method import Data, Past, Windowed
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
+from agm.attribution import modality_responses
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Windowed
+from agm.methods.parameters import NonNegative, Positive, Window
+from agm.models.multimodal import Inputs, Model
 
 
-class Agm(Windowed):
-    """AGM for any number of modalities; outside the window of epochs it is plain joint training."""
+class AGM(Windowed):
+    """AGM for any number of modalities and any model; outside the window of epochs it is plain joint training.
+
+    For a loss other than the cross-entropy s_m is the mean loss of φ_m.
+
+    Args:
+        alpha: strength of the modulation; 0 is plain joint training.
+        bound: upper bound c on τ − r inside the exponent; None is none.
+        window: epochs of modulation.
+        coalitions: "shared": the masked passes take the features of the full pass, at half the cost. The same only for
+            encoders without BatchNorm and dropout.
+    """
 
     data_parallel = True
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["agm"]
-        alpha: Annotated[float, Field(ge=0)] = 1.0
-        """Strength of the modulation; 0 is plain joint training."""
-        bound: schema.PositiveFloat | None = None
-        """Upper bound c on τ − r inside the exponent; null is none."""
-        window: schema.Window = schema.Window()
-        coalitions: Literal["exact", "shared"] = "exact"
-        """shared: the masked passes take the features of the full pass, at half the cost. The same only for encoders
-        without BatchNorm and dropout."""
+    steps: Tensor
+    score_sum: Tensor
 
-    config: Config
-
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("score_sum", torch.zeros(len(self.modalities), dtype=torch.float64))
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        alpha: NonNegative = 1.0,
+        bound: Positive | None = None,
+        window: Window = Window(),
+        coalitions: Literal["exact", "shared"] = "exact",
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.alpha, self.bound, self.window, self.coalitions = alpha, bound, window, coalitions
         self.waiting = False
+        zeros = torch.zeros(len(self.modalities), dtype=torch.float64, device=self.device)
+        self.register_buffer("score_sum", zeros)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=self.device))
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
-        super().start_epoch(epoch, model, data)
-        self.waiting = epoch < self.config.window.first
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
+        super().start_epoch(epoch)
+        self.waiting = epoch < self.window.first
 
-    def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
         if not self.waiting:
-            return super().loss(model, inputs, labels)
-        responses, _ = self._scored(model, inputs, labels)
-        return distributed.cross_entropy(responses.sum(dim=0), labels)
+            return super().loss(inputs, targets)
+        responses, _ = self._scored(inputs, targets)
+        return self.mean_loss(responses.sum(dim=0), targets)
 
-    def modulated_loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
+    def modulated_loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
         reference = ratios(self.score_sum / self.steps.clamp_min(1))
-        responses, score = self._scored(model, inputs, labels)
+        responses, score = self._scored(inputs, targets)
         ratio = ratios(score)
-        kappa = coefficients(ratio, reference=reference, alpha=self.config.alpha, bound=self.config.bound)
+        kappa = coefficients(ratio, reference=reference, alpha=self.alpha, bound=self.bound)
         self.report(kappa=kappa, score=score, ratio=ratio)
-        responses.register_hook(lambda gradient: gradient * kappa.to(gradient).view(-1, 1, 1))
-        return distributed.cross_entropy(responses.sum(dim=0), labels)
+        shape = (-1, *[1] * (responses.ndim - 1))
+        responses.register_hook(lambda gradient: gradient * kappa.to(gradient).view(shape))
+        return self.mean_loss(responses.sum(dim=0), targets)
 
-    def _scored(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _scored(self, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
         """φ `[M, B, C]` and s `[M]` of this step, which the running means take in."""
-        responses = mono_modal_responses(model, inputs, shared=self.config.coalitions == "shared")
-        score = scores(responses.detach(), labels)
+        responses = modality_responses(self.model, inputs, shared=self.coalitions == "shared")
+        score = scores(responses.detach(), targets, self.loss_fn)
         self.score_sum += score
         self.steps += 1
         return responses, score
 
 
-def scores(responses: Tensor, labels: Tensor) -> Tensor:
+def scores(responses: Tensor, targets: Tensor, loss_fn: LossFunction = cross_entropy) -> Tensor:
     """s_m of every modality: `[M, B, C]` and `[B]` to `[M]` float64."""
-    chosen = responses.double().softmax(dim=2)[:, torch.arange(len(labels), device=labels.device), labels]
+    if loss_fn is not cross_entropy:
+        losses = torch.stack([loss_fn(response, targets) for response in responses])
+        return distributed.mean(losses.double())
+    rows = torch.arange(len(targets), device=targets.device)
+    chosen = responses.double().softmax(dim=2)[:, rows, targets]
     return -distributed.mean(chosen.clamp_min(1e-8).log())
 
 

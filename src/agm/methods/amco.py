@@ -27,62 +27,76 @@ Deviations:
 """
 
 from math import pi, sin
-from typing import Annotated, Literal
+from typing import Annotated, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from agm.methods.method import Data, Method, Network, Past
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Method
+from agm.methods.parameters import Bounds, NonNegative, Positive
 from agm.models.encoders import initialise
 from agm.models.fusion import Additive, Features
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
+from agm.models.multimodal import Inputs, Model
 
 
-class AmCo(Method):
-    """AMCo for any number of modalities and an additive fusion."""
+class AMCo(Method):
+    """AMCo for any number of modalities and an additive fusion.
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["amco"]
-        sigma: Annotated[float, Field(gt=0, lt=1)] = 0.5
-        """Share of the output above which a modality is dependent."""
-        epsilon: schema.PositiveFloat = 0.3
-        """l at which every class is masked."""
-        rate: Annotated[float, Field(ge=0)] = 0.1
-        """Growth of l at each step, times the number of the epoch, counted from 0."""
+    Args:
+        sigma: share of the output above which a modality is dependent.
+        epsilon: l at which every class is masked.
+        rate: growth of l at each step, times the number of the epoch, counted from 0.
+    """
 
-    config: Config
+    needs_features = True
+    needs_additive = "it masks the terms of an additive fusion, and this one has none"
+    classification = True
     own_network = "a linear layer behind the fusion"
 
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        model.fusion = Behind(model.fusion).to(next(model.parameters()))
-        self.epoch, self.counters["step"] = 0, 0
-        self.register_buffer("dependent", torch.zeros(len(self.modalities), dtype=torch.bool))
+    dependent: Tensor
 
-    @classmethod
-    def refusal(cls, config: schema.MethodBlock, network: Network) -> str | None:
-        return None if network.fusion.additive else "it masks the terms of an additive fusion, and this one has none"
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        sigma: Annotated[float, Bounds(gt=0, lt=1)] = 0.5,
+        epsilon: Positive = 0.3,
+        rate: NonNegative = 0.1,
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.sigma, self.epsilon, self.rate = sigma, epsilon, rate
+        model.fusion = Behind(cast(Additive, model.fusion)).to(next(model.parameters()))
+        self.epoch, self.steps = 0, 0
+        self.register_buffer("dependent", torch.zeros(len(self.modalities), dtype=torch.bool, device=self.device))
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
-        self.epoch, self.counters["step"] = epoch, 0
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
+        self.epoch, self.steps = epoch, 0
         self.dependent.zero_()
+
+    def get_extra_state(self) -> Tensor:
+        """The epoch and its steps so far: numbers that the host counts."""
+        return torch.tensor([self.epoch, self.steps])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.epoch, self.steps = state.tolist()
 
     @property
     def masked(self) -> float:
         """p: the share of the classes that this step masks."""
-        grown = self.counters["step"] * self.config.rate * self.epoch
-        return sin(pi / 2 * min(self.config.epsilon, grown) / self.config.epsilon)
+        grown = self.steps * self.rate * self.epoch
+        return sin(pi / 2 * min(self.epsilon, grown) / self.epsilon)
 
-    def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        whole = model.fusion.before.mono_modal(model.encode(inputs))
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        fusion = cast(Behind, self.model.fusion)
+        whole = fusion.before.unimodal(self.model.encode(inputs))
         logits = whole * self._mask(whole)
         self._judge(whole.detach())
-        self.counters["step"] += 1
-        own = sum(cross_entropy(u, labels) for u in logits)
-        return cross_entropy(model.fusion.last(logits.sum(dim=0)), labels) + own
+        self.steps += 1
+        return self.mean_loss(fusion.last(logits.sum(dim=0)), targets) + self.sum_of_losses(logits, targets)
 
     def _mask(self, logits: Tensor) -> Tensor:
         """1 where a logit stays, `[M, 1, C]`: the dependent modalities lose the same classes."""
@@ -96,7 +110,7 @@ class AmCo(Method):
         shares = logits.double().transpose(0, 1).flatten(1).softmax(dim=1)
         share = shares.unflatten(1, (len(self.modalities), -1)).sum(dim=2).mean(dim=0)
         self.report(share=share, masked=self.dependent * self.masked)
-        self.dependent = share > self.config.sigma
+        self.dependent = share > self.sigma
 
 
 class Behind(Additive):

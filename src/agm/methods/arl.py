@@ -19,63 +19,68 @@ Deviations:
   first scaled epoch is its seventh; 'after five epochs' is the sixth.
 """
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from agm.attribution import mono_modal_logits
-from agm.methods.method import Data, Method, Past, scale_gradients
+from agm.attribution import unimodal_logits
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Method, scale_gradients
+from agm.methods.parameters import NonNegative, Window
 from agm.models.fusion import LateConcat
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
+from agm.models.multimodal import Inputs, Model
 
 LEAST_SHARE = 0.6
 """Divided by M: the least share of the entropies that counts."""
 
 
-class Arl(Method):
-    """ARL for any number of modalities; outside the window of epochs nothing is scaled, the loss is the same."""
+class ARL(Method):
+    """ARL for any number of modalities; outside the window of epochs nothing is scaled, the loss is the same.
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["arl"]
-        temperature: Annotated[float, Field(ge=0)] = 8.0
-        """T: how strongly the modalities are told apart; 0 scales all gradients alike."""
-        gamma: Annotated[float, Field(ge=0)] = 1.0
-        """Weight of the mono-modal losses."""
-        window: schema.Window = schema.Window(first=5)
+    Args:
+        temperature: T, how strongly the modalities are told apart; 0 scales all gradients alike.
+        gamma: weight of the unimodal losses.
+        window: epochs in which gradients are scaled.
+    """
 
-    config: Config
+    needs_encoders = True
+    classification = True
 
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        self.active = config.window.holds(0)
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        temperature: NonNegative = 8.0,
+        gamma: NonNegative = 1.0,
+        window: Window = Window(first=5),
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.temperature, self.gamma, self.window = temperature, gamma, window
+        self.active = 0 in window
         self.coefficient: Tensor | None = None
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
-        self.active = self.config.window.holds(epoch)
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
+        self.active = epoch in self.window
         self.coefficient = None
         self.diagnostics = {}
 
-    def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        features = model.encode(inputs)
-        joint = cross_entropy(model.fusion(features), labels)
-        logits = mono_modal_logits(model, inputs, features)
-        if isinstance(model.fusion, LateConcat):
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        features = self.model.encode(inputs)
+        joint = self.mean_loss(self.model.fusion(features), targets)
+        logits = unimodal_logits(self.model, inputs, features)
+        if isinstance(self.model.fusion, LateConcat):
             # They have an equal part each of the bias that they share.
-            logits = logits + (1 - 1 / len(logits)) * model.fusion.classifier.bias
+            logits = logits + (1 - 1 / len(logits)) * self.model.fusion.classifier.bias
         if self.active:
-            self.coefficient = 1 + weights(logits, self.config.temperature)
+            self.coefficient = 1 + weights(logits, self.temperature)
             self.report(coefficient=self.coefficient)
-        own = sum(cross_entropy(u, labels) for u in logits)
-        return joint + self.config.gamma * own
+        return joint + self.gamma * self.sum_of_losses(logits, targets)
 
-    def backward(self, model: MultimodalModel, loss: Tensor) -> None:
-        super().backward(model, loss)
+    def modulate(self) -> None:
         if self.coefficient is not None:
-            scale_gradients(model.encoders.values(), self.coefficient)
+            scale_gradients(self.model.encoders.values(), self.coefficient)
 
 
 @torch.no_grad()

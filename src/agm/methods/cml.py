@@ -18,59 +18,65 @@ Deviations:
 - The authors add a second term for clips that are wrong with and without the modality; it is not in the paper.
 """
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn import functional
 
-from agm.attribution import coalition_logits
-from agm.methods.method import Data, Method, Past
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
+from agm.attribution import coalition_outputs
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Method
+from agm.methods.parameters import NonNegative
+from agm.models.fusion import Additive
+from agm.models.multimodal import Inputs, Model
 
 
-class Cml(Method):
-    """CML for any number of modalities and any fusion."""
+class CML(Method):
+    """CML for any number of modalities and any model.
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["cml"]
-        penalty: Annotated[float, Field(ge=0)] = 0.1
-        """λ: weight of the rise in confidence."""
+    Args:
+        penalty: λ, weight of the rise in confidence.
+    """
 
-    config: Config
+    classification = True
 
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        # Drawn here, where the generator depends on the run's seed alone; see `order`.
-        self.seed = int(torch.randint(2**31, ()))
+    seed: Tensor
+
+    def __init__(self, model: Model, *, loss_fn: LossFunction = cross_entropy, penalty: NonNegative = 0.1) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.penalty = penalty
+        # Drawn once, so that the orders do not depend on what else training draws; see `order`.
+        self.register_buffer("seed", torch.randint(2**31, ()))
         self.removed = self.order(0)
 
     def order(self, epoch: int) -> list[str]:
         """The modalities of `epoch` in the order in which they are removed; the last one stays."""
-        generator = torch.Generator().manual_seed(self.seed + epoch)
+        generator = torch.Generator().manual_seed(int(self.seed) + epoch)
         return [self.modalities[index] for index in torch.randperm(len(self.modalities), generator=generator)]
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
         self.removed = self.order(epoch)
 
-    def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        features = model.encode(inputs)
-        whole = model.fusion(features)
-        logits = torch.cat([whole.unsqueeze(0), self._without(model, inputs, features, whole)])
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        features = self.model.encode(inputs)
+        whole = self.model.fusion(features)
+        logits = whole.unsqueeze(0)
+        if len(self.removed) > 1:
+            logits = torch.cat([logits, self._without(inputs, features, whole)])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # whatever the autocast
-        mean = cross_entropy(logits.flatten(0, 1), labels.repeat(len(logits)))
-        return mean + self.config.penalty * rise(logits, labels)
+        mean = functional.cross_entropy(logits.flatten(0, 1), targets.repeat(len(logits)))
+        return mean + self.penalty * rise(logits, targets)
 
-    def _without(self, model: MultimodalModel, inputs: Inputs, features: Inputs, whole: Tensor) -> Tensor:
+    def _without(self, inputs: Inputs, features: Inputs, whole: Tensor) -> Tensor:
         """f_1 … f_{M−1}, `[M−1, B, C]`."""
-        if not model.fusion.additive:
+        fusion = self.model.fusion
+        if not isinstance(fusion, Additive):
             kept = [tuple(self.removed[j:]) for j in range(1, len(self.removed))]
-            return coalition_logits(model, inputs, features, kept)
-        weights = model.fusion.weights()
-        terms = [torch.nn.functional.linear(features[name], weights[name]) for name in self.removed[:-1]]
-        return whole - torch.stack(terms).cumsum(dim=0) if terms else whole.new_empty(0, *whole.shape)
+            return coalition_outputs(self.model, inputs, features, kept)
+        weights = fusion.weights()
+        terms = [functional.linear(features[name], weights[name]) for name in self.removed[:-1]]
+        return whole - torch.stack(terms).cumsum(dim=0)
 
 
 def rise(logits: Tensor, labels: Tensor) -> Tensor:

@@ -24,76 +24,85 @@ Deviations:
 """
 
 import math
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
-import polars as pl
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from agm.methods.method import Method, Past, own_classifiers, pooled
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
-from agm.pipeline.errors import AgmError
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Method, own_classifiers, pooled
+from agm.models.multimodal import Inputs, Model
 
 LEAST_OVERFITTING = 1e-3
 """What a smaller |O_k| counts as."""
 
+History = Mapping[str, Sequence[float]]
+"""The losses of a run, a number for each epoch: "train_loss" and "val_loss"."""
+
 
 class GBlending(Method):
-    """Offline G-Blending for any number of modalities."""
+    """Offline G-Blending for any number of modalities.
 
-    taught = True
+    Args:
+        histories: the losses of the unimodal run of each modality, and under "joint" those of plain joint training.
+            None: all weights are equal.
+    """
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["g_blending"]
+    needs_features = True
+    prerequisites = ("histories",)
 
-    config: Config
+    shares: Tensor
 
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        histories: Mapping[str, History] | None = None,
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
         runs = [*self.modalities, "joint"]
-        weights = torch.full((len(runs),), 1 / len(runs), dtype=torch.float64)
-        if past is not None:
-            weights = blend({name: past.histories[name] for name in runs})
-        self.register_buffer("weights", weights)
-        self.heads = own_classifiers(model.fusion)
+        shares = torch.full((len(runs),), 1 / len(runs), dtype=torch.float64)
+        if histories is not None:
+            shares = blend({name: histories[name] for name in runs})
+        self.register_buffer("shares", shares.to(self.device))
+        self.heads = own_classifiers(self.fusion).to(self.device)
 
-    def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        features = model.encode(inputs)
-        own = [head(pooled(features[name])) for name, head in self.heads.items()]
-        losses = torch.stack([cross_entropy(logits, labels) for logits in (*own, model.fusion(features))])
-        self.report(weight=self.weights[:-1])
-        self.diagnostics["weight_joint"] = self.weights[-1]
-        return (self.weights.to(losses.dtype) * losses).sum()
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        features = self.model.encode(inputs)
+        outputs = [head(pooled(features[name])) for name, head in self.heads.items()]
+        outputs.append(self.model.fusion(features))
+        losses = torch.stack([self.mean_loss(output, targets) for output in outputs])
+        self.report(weight=self.shares[:-1])
+        self.diagnostics["weight_joint"] = self.shares[-1]
+        return (self.shares.to(losses.dtype) * losses).sum()
 
 
-def blend(histories: dict[str, pl.DataFrame]) -> Tensor:
+def blend(histories: Mapping[str, History]) -> Tensor:
     """w_k of every run from its history, `[K]` float64.
 
     Raises:
-        AgmError: when a history has no two epochs to compare, or no run's validation loss has changed.
+        ValueError: when a history has no two epochs to compare, or no run's validation loss has changed.
     """
     weights = torch.tensor([_weight(name, history) for name, history in histories.items()], dtype=torch.float64)
     if weights.sum() == 0:
-        raise AgmError(
-            "G-Blending has nothing to weigh: no run's validation loss has changed since its first epoch",
-            where=f"the histories of {list(histories)}",
-            fix="raise trainer.optimizer.lr or trainer.epochs, and train the runs again",
+        raise ValueError(
+            "G-Blending has nothing to weigh: no run's validation loss has changed since its first epoch; raise the "
+            "learning rate or the number of epochs, and train the runs again"
         )
     return weights / weights.sum()
 
 
-def _weight(name: str, history: pl.DataFrame) -> float:
+def _weight(name: str, history: History) -> float:
     """|G / O²| of one run."""
-    rows = history.sort("epoch")["train_loss", "val_loss"].rows()
-    if len(rows) < 2 or not all(map(math.isfinite, (*rows[0], *rows[-1]))):
-        raise AgmError(
-            f"G-Blending compares the losses of a run's first and last epoch: {name!r} has no two with finite losses",
-            where=f"the history of {name}",
-            fix="train for two epochs at least: trainer.epochs",
+    train, val = history["train_loss"], history["val_loss"]
+    ends = [train[0], val[0], train[-1], val[-1]] if len(train) > 1 else []
+    if not ends or not all(map(math.isfinite, ends)):
+        raise ValueError(
+            f"G-Blending compares the losses of a run's first and last epoch: {name!r} has no two with finite losses; "
+            "train it for two epochs at least"
         )
-    (first_train, first_val), (last_train, last_val) = rows[0], rows[-1]
+    first_train, first_val, last_train, last_val = ends
     generalised = last_val - first_val
     overfitted = (last_val - last_train) - (first_val - first_train)
     return abs(generalised) / max(abs(overfitted), LEAST_OVERFITTING) ** 2

@@ -29,77 +29,100 @@ not over passes in evaluation mode. Any number of modalities: the largest differ
 stages: their last ones are connected, three of a ResNet-18 as published.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from agm.methods.method import Data, Method, Network, Past
-from agm.models.exchange import Exchange
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Method, Network, gradients
+from agm.methods.parameters import Count, Epochs, NonNegative
+from agm.models.encoders import Encoder
 from agm.models.fusion import Features, LateSum
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
+from agm.models.mmtm import MMTM, Exchange
+from agm.models.multimodal import Inputs, Model, Multimodal
 
 
 class Greedy(Method):
-    """MMTM between the encoders, balanced by conditional learning speeds."""
+    """MMTM between the encoders, balanced by conditional learning speeds.
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["greedy"]
-        alpha: Annotated[float, Field(ge=0)] = 0.01
-        """Difference between two modalities' BDR that starts a curation."""
-        window: schema.Positive = 5
-        """Steps of one curation."""
-        warmup: Annotated[int, Field(ge=0)] = 2
-        """Epochs without curation, in which speeds are accumulated all the same."""
-        stages: schema.Positive = 3
-        """Last stages of the encoders that a transfer module follows."""
-        ratio: schema.Positive = 4
-        """The transfer modules' hidden layers have 2 ΣC / ratio units, for streams of C channels."""
+    Args:
+        alpha: difference between two modalities' BDR that starts a curation.
+        window: steps of one curation.
+        warmup: epochs without curation, in which speeds are accumulated all the same.
+        stages: last stages of the encoders that a transfer module follows.
+        ratio: the transfer modules' hidden layers have 2 ΣC / ratio units, for streams of C channels.
+    """
 
-    config: Config
+    needs_features = True
+    needs_additive = "its classifiers of the streams can only take the place of an additive fusion"
     modulates_encoders = True
+    # It sums squared gradients over the steps, which must all have the same scale.
+    scale_free = False
     own_network = "transfer modules between the encoders, a classifier for each"
 
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
+    bypass: Tensor
+    main: Tensor
+    left: Tensor
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        alpha: NonNegative = 0.01,
+        window: Count = 5,
+        warmup: Epochs = 2,
+        stages: Count = 3,
+        ratio: Count = 4,
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.alpha, self.window, self.warmup = alpha, window, warmup
+        model = cast(Multimodal, model)
         like = next(model.parameters())
-        model.exchange = Exchange(model.encoders, config.stages, config.ratio).to(like)
+        encoders = cast(Mapping[str, Encoder], model.encoders)
+        model.exchange = Exchange(encoders, stages, ratio).to(like)
         model.fusion = MeanOfStreams(model.fusion.dims, model.fusion.classes).to(like)
-        count = len(self.modalities)
         self.active = False
-        self.register_buffer("bypass", torch.zeros(count, dtype=torch.float64))
-        self.register_buffer("main", torch.zeros(count, dtype=torch.float64))
-        self.register_buffer("left", torch.zeros(count, dtype=torch.int64))
+        zeros = torch.zeros(len(self.modalities), dtype=torch.float64, device=self.device)
+        self.register_buffer("bypass", zeros)
+        self.register_buffer("main", zeros.clone())
+        self.register_buffer("left", zeros.long())
 
     @classmethod
-    def refusal(cls, config: schema.MethodBlock, network: Network) -> str | None:
-        if not network.fusion.additive:
-            return "its classifiers of the streams can only take the place of an additive fusion"
-        return None
+    def refusal(cls, network: Network, **arguments: Any) -> str | None:
+        if reason := super().refusal(network, **arguments):
+            return reason
+        return None if network.staged else "it connects the stages of encoders, and these are no chains of stages"
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
-        self.active = epoch >= self.config.warmup
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
+        self.active = epoch >= self.warmup
 
-    def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        model.exchange.averaged = dict(zip(self.modalities, self.left.gt(0), strict=True))
-        own = model.fusion.streams(model.encode(inputs))
-        return torch.stack([cross_entropy(logits, labels) for logits in own]).sum()
+    @property
+    def exchange(self) -> Exchange:
+        """The transfer modules, which are a part of the model."""
+        return cast(Exchange, cast(Multimodal, self.model).exchange)
 
-    def backward(self, model: MultimodalModel, loss: Tensor) -> None:
-        super().backward(model, loss)
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        self.exchange.averaged = dict(zip(self.modalities, self.left.gt(0), strict=True))
+        streams = cast(MeanOfStreams, self.model.fusion).streams(self.model.encode(inputs))
+        return self.sum_of_losses(streams, targets)
+
+    def modulate(self) -> None:
         if len(self.modalities) > 1:
-            self._accumulate(model)
+            self._accumulate()
             self._decide()
 
     @torch.no_grad()
-    def _accumulate(self, model: MultimodalModel) -> None:
+    def _accumulate(self) -> None:
         """The speeds of this step, unless it belongs to a curation."""
         counts = self.left.eq(0).all()
         for index, name in enumerate(self.modalities):
-            bypass, main = speed(_bypass(model.exchange, name)), speed(list(model.own_part(name).parameters()))
+            bypass = speed(_bypass(self.exchange, name))
+            main = speed(list(self.model.own_part(name).parameters()))
             self.bypass[index] += torch.where(counts, bypass, 0.0)
             self.main[index] += torch.where(counts, main, 0.0)
 
@@ -109,9 +132,9 @@ class Greedy(Method):
         self.report(balance=ratio, curation=self.left.gt(0))
         left = (self.left - 1).clamp_min(0)
         if self.active:
-            starts = self.left.eq(0).all() & (ratio.max() - ratio.min() > self.config.alpha)
+            starts = self.left.eq(0).all() & (ratio.max() - ratio.min() > self.alpha)
             largest = torch.arange(len(ratio), device=ratio.device) == ratio.argmax()
-            left = torch.where(starts & largest, self.config.window, left)
+            left = torch.where(starts & largest, self.window, left)
         self.left.copy_(left)
 
 
@@ -135,19 +158,17 @@ class MeanOfStreams(LateSum):
 def speed(weights: list[nn.Parameter]) -> Tensor:
     """‖∇θ‖² / ‖θ‖² over the weights that have a gradient, a float64 scalar."""
     weights = [weight for weight in weights if weight.grad is not None]
-    squares = [
-        torch.stack(torch._foreach_norm(each)).double().square().sum()
-        for each in ([weight.grad for weight in weights], weights)
-    ]
-    return squares[0] / squares[1]
+    of_gradients = torch.stack(torch._foreach_norm(gradients(weights))).double().square().sum()
+    of_weights = torch.stack(torch._foreach_norm([*weights])).double().square().sum()
+    return of_gradients / of_weights
 
 
 def _bypass(exchange: Exchange, modality: str) -> list[nn.Parameter]:
-    """What a modality's gates come from: its own layers and those that it shares."""
-    layers = [
-        layer
-        for module in exchange.levels
-        if modality in module.excite
-        for layer in (module.squeeze, module.excite[modality])
-    ]
-    return [weight for layer in layers for weight in layer.parameters()]
+    """The weights that a modality's gates come from: its own layers and those that it shares."""
+    weights: list[nn.Parameter] = []
+    for level in exchange.levels:
+        module = cast(MMTM, level)
+        if modality in module.excite:
+            weights += module.squeeze.parameters()
+            weights += module.excite[modality].parameters()
+    return weights

@@ -22,78 +22,100 @@ Deviations:
 - The paper has two modalities. With more, the largest score is compared with the mean of the others.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from agm.attribution import mono_modal_logits
-from agm.methods.method import Data, Method, Network, Past, gradients
+from agm.attribution import unimodal_logits
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Method, Network, gradients
 from agm.methods.ogm import label_scores
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
-
-Strength = Annotated[float, Field(ge=0)]
+from agm.methods.parameters import Count, NonNegative
+from agm.models.multimodal import Inputs, Model
 
 
 class InfoReg(Method):
-    """InfoReg for any number of modalities and any fusion."""
+    """InfoReg for any number of modalities and any fusion.
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["inforeg"]
-        beta: Strength | dict[str, Strength] = 0.95
-        """How firmly an encoder is held back: one for all, or by modality (published: audio .95, video .1)."""
-        threshold: float = 0.05
-        """K: growth of the trace above which a modality is held back."""
-        window: schema.Positive = 10
-        """n: epochs in each of the two means, and of the prime learning window."""
+    Args:
+        beta: how firmly an encoder is held back: one number for all, or by modality (published: audio .95, video .1).
+        threshold: K, growth of the trace above which a modality is held back.
+        window: n, epochs in each of the two means, and of the prime learning window.
+    """
 
-    config: Config
+    needs_encoders = True
+    classification = True
+    # The trace is a sum over steps, and what holds an encoder back is no gradient of the loss.
+    scale_free = False
 
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        count, beta = len(self.modalities), config.beta
-        strengths = [beta[name] for name in self.modalities] if isinstance(beta, dict) else [beta] * count
-        self.register_buffer("beta", torch.tensor(strengths, dtype=torch.float64), persistent=False)
-        self.register_buffer("growth", torch.ones(count, dtype=torch.float64), persistent=False)
-        self.register_buffer("traces", torch.zeros(config.window + 1, count, dtype=torch.float64))
-        self.register_buffer("trace_sum", torch.zeros(count, dtype=torch.float64))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+    beta: Tensor
+    growth: Tensor
+    traces: Tensor
+    trace_sum: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        beta: NonNegative | dict[str, NonNegative] = 0.95,
+        threshold: float = 0.05,
+        window: Count = 10,
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.threshold = threshold
+        count = len(self.modalities)
+        strengths = [beta] * count
+        if isinstance(beta, dict):
+            strengths = [beta[name] for name in self.modalities]
+        zeros = torch.zeros(count, dtype=torch.float64, device=self.device)
+        self.register_buffer("beta", zeros.new_tensor(strengths), persistent=False)
+        self.register_buffer("growth", torch.ones_like(zeros), persistent=False)
+        self.register_buffer("traces", zeros.repeat(window + 1, 1))
+        self.register_buffer("trace_sum", zeros)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=self.device))
         self.starts: list[list[Tensor]] = []
-        self.coefficient: Tensor | None = None
+        self.coefficient: Tensor = torch.zeros_like(zeros)
 
     @classmethod
-    def refusal(cls, config: schema.MethodBlock, network: Network) -> str | None:
-        if isinstance(config.beta, dict) and sorted(config.beta) != sorted(network.dims):
-            return f"beta: expected one number, or one for each of {list(network.dims)}, found {list(config.beta)}"
-        return None
+    def refusal(cls, network: Network, **arguments: Any) -> str | None:
+        beta, names = arguments.get("beta"), list(network.modalities)
+        if isinstance(beta, Mapping) and sorted(beta) != sorted(names):
+            return f"beta: expected one number, or one for each of {names}, found {list(beta)}"
+        return super().refusal(network, **arguments)
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
         if self.steps > 0:
             self._end_epoch()
         self.growth = growth(self.traces)
-        self.starts = [[weight.detach().clone() for weight in each.parameters()] for each in model.encoders.values()]
+        self.starts = []
+        for encoder in self.model.encoders.values():
+            self.starts.append([weight.detach().clone() for weight in encoder.parameters()])
 
     def _end_epoch(self) -> None:
         """Put the trace of the epoch that is over in front of the others."""
         self.traces = torch.cat([(self.trace_sum / self.steps).unsqueeze(0), self.traces[:-1]])
         self.trace_sum, self.steps = torch.zeros_like(self.trace_sum), torch.zeros_like(self.steps)
 
-    def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        features = model.encode(inputs)
-        logits = model.fusion(features)
-        own = mono_modal_logits(model, inputs, features)
-        score = label_scores(own.detach(), labels)
-        growing = self.growth > self.config.threshold
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        if not self.starts:
+            raise RuntimeError("InfoReg holds weights at where they were when the epoch began: call start_epoch first")
+        features = self.model.encode(inputs)
+        outputs = self.model.fusion(features)
+        own = unimodal_logits(self.model, inputs, features)
+        score = label_scores(own.detach(), targets)
+        growing = self.growth > self.threshold
         self.coefficient = torch.where(growing, self.beta, 0.0) * leads(score)
         self.report(coefficient=self.coefficient, score=score, growth=self.growth)
-        return cross_entropy(logits, labels) + torch.stack([cross_entropy(each, labels) for each in own]).sum()
+        return self.mean_loss(outputs, targets) + self.sum_of_losses(own, targets)
 
-    def backward(self, model: MultimodalModel, loss: Tensor) -> None:
-        super().backward(model, loss)
-        encoders = model.encoders.values()
+    def modulate(self) -> None:
+        encoders = self.model.encoders.values()
         self.trace_sum += torch.stack([squared(encoder, like=self.trace_sum) for encoder in encoders])
         self.steps += 1
         for encoder, start, factor in zip(encoders, self.starts, self.coefficient, strict=True):

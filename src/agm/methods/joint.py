@@ -1,15 +1,9 @@
 """Plain joint training: the cross-entropy of the full output, what every method is compared with."""
 
-from typing import Literal
-
 from agm.methods.method import Method
-from agm.pipeline.config import schema
 
 
 class Joint(Method):
-    """loss = CE(f)."""
+    """loss = CE(f), or the mean of another loss: for any model."""
 
     data_parallel = True
-
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["joint"]

@@ -29,15 +29,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
 
-from agm.attribution import evaluating, mono_modal_logits
-from agm.methods.method import Data, Method, Past
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
+from agm.attribution import evaluating, unimodal_logits
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Method, batches
+from agm.methods.parameters import Bounds, Count, NonNegative
+from agm.models.multimodal import Inputs, Model
 
 LEAST, MOST = 0.05, 0.95
 """Bounds of α₁."""
@@ -45,67 +44,81 @@ SHARE_DONE, LABEL_WEIGHT = (0, 1 / 7, 1 / 3, 2 / 3, 1), (0.205, 0.301, 0.437, 0.
 """α₀ over the authors' runs."""
 
 
-class Lfm(Method):
-    """LFM for any number of modalities and any fusion."""
+class LFM(Method):
+    """LFM for any number of modalities and any model.
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["lfm"]
-        weight: Literal["schedule", "learned"] = "schedule"
-        """Where α₀ and α₁ come from: the course of the authors' runs, or the rule that is to learn them."""
-        alpha: Annotated[float, Field(ge=LEAST, le=MOST)] = 0.95
-        """α₁ at the start where it is learned: weight of the alignment; that of the labels is 1 − α₁."""
-        rate: Annotated[float, Field(ge=0)] = 1e-4
-        """η: how fast α₁ is learned; 0 keeps it."""
-        halving: schema.Positive = 20
-        """Epochs after which η is halved, again and again."""
+    Args:
+        weight: where α₀ and α₁ come from: the course of the authors' runs ("schedule"), or the rule that is to learn
+            them ("learned").
+        alpha: α₁ at the start where it is learned: weight of the alignment; that of the labels is 1 − α₁.
+        rate: η, how fast α₁ is learned; 0 keeps it.
+        halving: epochs after which η is halved, again and again.
+    """
 
-    config: Config
+    classification = True
+    reads = ("val",)
 
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        self.register_buffer("alpha", torch.tensor(config.alpha, dtype=torch.float64))
+    alpha: Tensor
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
-        if self.config.weight == "schedule":
-            self.alpha.fill_(1 - label_weight(epoch / max(1, data.epochs - 1)))
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        weight: Literal["schedule", "learned"] = "schedule",
+        alpha: Annotated[float, Bounds(ge=LEAST, le=MOST)] = 0.95,
+        rate: NonNegative = 1e-4,
+        halving: Count = 20,
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.weight, self.rate, self.halving = weight, rate, halving
+        self.register_buffer("alpha", torch.tensor(alpha, dtype=torch.float64, device=self.device))
+
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
+        if self.weight == "schedule":
+            if epochs is None:
+                raise ValueError("the schedule of LFM depends on the length of training: start_epoch(epoch, epochs=…)")
+            self.alpha.fill_(1 - label_weight(epoch / max(1, epochs - 1)))
         else:
-            self._learn(epoch, model, data)
+            self._learn(epoch, self.needed(val, "val"))
         self.diagnostics = {"weight_alignment": self.alpha.clone()}
 
-    def _learn(self, epoch: int, model: MultimodalModel, data: Data) -> None:
-        rate = self.config.rate * 0.5 ** (epoch // self.config.halving)
-        inputs, labels, _ = next(data.batches("val"))
-        count = max(1, len(labels) // 4)
+    def _learn(self, epoch: int, val: Loader) -> None:
+        rate = self.rate * 0.5 ** (epoch // self.halving)
+        inputs, targets, _ = next(batches(val, self.device))
+        count = max(1, len(targets) // 4)
         quarter = {name: x[:count] for name, x in inputs.items()}
-        self.alpha -= rate * self._curvature(model, quarter, labels[:count])
+        self.alpha -= rate * self._curvature(quarter, targets[:count])
         self.alpha.clamp_(LEAST, MOST)
 
-    def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        return 2 * self._combined(*self._parts(model, inputs, labels))
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        return 2 * self._combined(*self._parts(inputs, targets))
 
-    def _parts(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _parts(self, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
         """CE(f) and A of a batch."""
-        features = model.encode(inputs)
-        joint = cross_entropy(model.fusion(features), labels)
-        return joint, misalignment(mono_modal_logits(model, inputs, features))
+        features = self.model.encode(inputs)
+        joint = self.mean_loss(self.model.fusion(features), targets)
+        return joint, misalignment(unimodal_logits(self.model, inputs, features))
 
     def _combined(self, joint: Tensor, apart: Tensor) -> Tensor:
         """L = α₀ CE(f) + α₁ A."""
         alpha = self.alpha.to(joint.dtype)
         return (1 - alpha) * joint + alpha * apart
 
-    def _curvature(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
+    def _curvature(self, inputs: Inputs, targets: Tensor) -> Tensor:
         """Mean over all weights of ∂²L/∂θ² · ∇CE(f), `[]`."""
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
-        with evaluating(model), twice_differentiable(model):
-            joint, apart = self._parts(model, inputs, labels)
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        with evaluating(self.model), twice_differentiable(self.model):
+            joint, apart = self._parts(inputs, targets)
             direction = torch.autograd.grad(joint, weights, retain_graph=True, materialize_grads=True)
             slope = torch.autograd.grad(
                 self._combined(joint, apart), weights, create_graph=True, materialize_grads=True
             )
             along = torch.stack([(g * v).sum() for g, v in zip(slope, direction, strict=True)]).sum()
             product = torch.autograd.grad(along, weights, materialize_grads=True)
-        total = torch.stack([each.sum(dtype=torch.float64) for each in product]).sum()
+        total = torch.stack([curvature.sum(dtype=torch.float64) for curvature in product]).sum()
         return total / sum(weight.numel() for weight in weights)
 
 

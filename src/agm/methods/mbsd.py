@@ -19,34 +19,30 @@ Deviations:
 """
 
 from itertools import combinations
-from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from agm.attribution import mono_modal_logits
+from agm.attribution import unimodal_logits
 from agm.methods.method import Method
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
+from agm.models.multimodal import Inputs
 
 
-class Mbsd(Method):
-    """MBSD for any number of modalities and any fusion."""
+class MBSD(Method):
+    """MBSD for any number of modalities and any model."""
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["mbsd"]
+    classification = True
 
-    config: Config
-
-    def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        features = model.encode(inputs)
-        loss = cross_entropy(model.fusion(features), labels)
-        logits = mono_modal_logits(model, inputs, features)
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        features = self.model.encode(inputs)
+        joint = self.mean_loss(self.model.fusion(features), targets)
+        logits = unimodal_logits(self.model, inputs, features)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # whatever the autocast
-        loss = loss + sum(cross_entropy(u, labels) for u in logits)
-        distances = [distance(torch.stack(pair), labels, len(logits) > 2) for pair in combinations(logits, 2)]
-        return loss + torch.stack(distances).mean() if distances else loss
+        loss = joint + self.sum_of_losses(logits, targets)
+        if len(logits) == 1:
+            return loss
+        distances = [distance(torch.stack(pair), targets, len(logits) > 2) for pair in combinations(logits, 2)]
+        return loss + torch.stack(distances).mean()
 
 
 def distance(logits: Tensor, labels: Tensor, of_shares: bool) -> Tensor:
@@ -61,6 +57,8 @@ def distance(logits: Tensor, labels: Tensor, of_shares: bool) -> Tensor:
     weight = (chosen[0] - chosen[1]).abs() * right
     values = shares.exp() if of_shares else logits
     square = (values[0] - values[1]).square().mean(dim=1)
-    first, second = ((shares[w].exp() * (shares[w] - shares[s])).sum(dim=1) for s, w in ((0, 1), (1, 0)))
-    divergence = torch.where(chosen[0] >= chosen[1], first, second)
+    # From the one with the larger probability of the label to the other.
+    if_first = (shares[1].exp() * (shares[1] - shares[0])).sum(dim=1)
+    if_second = (shares[0].exp() * (shares[0] - shares[1])).sum(dim=1)
+    divergence = torch.where(chosen[0] >= chosen[1], if_first, if_second)
     return (weight * (square + divergence)).mean()

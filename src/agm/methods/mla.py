@@ -1,7 +1,7 @@
 """MLA, alternating unimodal adaptation: Zhang et al., 'Multimodal Representation Learning by Alternating Unimodal
 Adaptation', CVPR 2024.
 
-One linear head F is shared by all modalities. A batch is M steps of the optimiser, one for each modality in turn: its
+One linear head F is shared by all modalities. A batch is M steps of the optimizer, one for each modality in turn: its
 own encoder alone runs, the loss is CE(F(h_m)), and the gradient G of the head's weight is replaced by G P, which leaves
 out the directions that earlier steps have used. P starts as the identity and after each step takes in the mean r of the
 step's features:
@@ -25,68 +25,88 @@ Deviations:
 - The weights by certainty are not exchanged for constants that suit a data set.
 """
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from agm.methods.method import Data, Method, Network, Past
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Method, Network, num_samples
 from agm.models.encoders import initialise
 from agm.models.fusion import Features, Fusion
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
+from agm.models.multimodal import Inputs, Model
 
 
-class Mla(Method):
+class MLA(Method):
     """MLA for any number of modalities whose features are of one size."""
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["mla"]
-
-    config: Config
+    needs_features = True
+    needs_additive = "its shared head can only take the place of an additive fusion"
+    classification = True
+    single_step = False
+    reads = ("train",)
     own_network = "one head for all modalities, weighted by certainty"
 
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        model.fusion = SharedHead(model.fusion.dims, model.fusion.classes).to(next(model.parameters()))
-        self.register_buffer("projection", torch.eye(model.fusion.head.in_features))
-        self.clips, self.counters["seen"] = 1, 0
+    projection: Tensor
+
+    def __init__(self, model: Model, *, loss_fn: LossFunction = cross_entropy) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        model.fusion = SharedHead(self.fusion.dims, self.fusion.classes).to(next(model.parameters()))
+        self.register_buffer("projection", torch.eye(self.head.in_features, device=self.device))
+        self.samples, self.seen = 1, 0
         self.mean: Tensor | None = None
 
     @classmethod
-    def refusal(cls, config: schema.MethodBlock, network: Network) -> str | None:
-        if not network.fusion.additive:
-            return "its shared head can only take the place of an additive fusion"
-        if len(set(network.dims.values())) > 1:
-            return f"its shared head needs features of one size, found {network.dims}"
+    def refusal(cls, network: Network, **arguments: Any) -> str | None:
+        if reason := super().refusal(network, **arguments):
+            return reason
+        if network.dims is not None and len(set(network.dims.values())) > 1:
+            return f"its shared head needs features of one size, found {dict(network.dims)}"
         return None
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
-        self.clips, self.counters["seen"] = data.clips("train"), 0
+    @property
+    def head(self) -> nn.Linear:
+        """F, which takes the place of the fusion."""
+        return cast(SharedHead, self.model.fusion).head
 
-    def losses(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Iterator[Tensor]:
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
+        self.samples, self.seen = num_samples(self.needed(train, "train")), 0
+
+    def get_extra_state(self) -> Tensor:
+        """How many samples there are and how many this epoch has seen: numbers that the host counts."""
+        return torch.tensor([self.samples, self.seen])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.samples, self.seen = state.tolist()
+
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        raise RuntimeError("MLA makes a step for each modality of a batch: use `step`, or `losses`")
+
+    def losses(self, inputs: Inputs, targets: Tensor, ids: Sequence[Any] | None = None) -> Iterator[Tensor]:
         own = []
-        for name, encoder in model.encoders.items():
+        for name, encoder in self.model.encoders.items():
             feature = encoder(inputs[name])
             self.mean = feature.detach().mean(dim=0)
-            loss = cross_entropy(model.fusion.head(feature), labels)
+            loss = self.mean_loss(self.head(feature), targets)
             own.append(loss.detach())
             yield loss
-        self.counters["seen"] += len(labels)
+        self.seen += len(targets)
         self.report(loss=torch.stack(own))
 
-    def backward(self, model: MultimodalModel, loss: Tensor) -> None:
-        super().backward(model, loss)
-        weight = model.fusion.head.weight
+    def modulate(self) -> None:
+        weight = self.head.weight
+        if weight.grad is None or self.mean is None:
+            return
         weight.grad = weight.grad @ self.projection.T
         self._take_in(self.mean.to(self.projection))
 
     @torch.no_grad()
     def _take_in(self, r: Tensor) -> None:
         """Bring P up to date with the mean feature of a step, `[D]`."""
-        alpha = 0.1 ** (1 + self.counters["seen"] / self.clips)
+        alpha = 0.1 ** (1 + self.seen / self.samples)
         k = self.projection @ r
         self.projection -= torch.outer(k, k) / (alpha + r @ k)
         self.projection /= torch.linalg.matrix_norm(self.projection)

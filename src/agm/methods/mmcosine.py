@@ -11,38 +11,34 @@ so that no modality gains weight by the length of its features or of its weights
 This is a network of its own: cosines take the place of the products in an additive fusion, over the same weights.
 """
 
-from typing import Literal
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from agm.methods.method import Method, Network, Past
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Method
+from agm.methods.parameters import Positive
 from agm.models.fusion import Additive, Features
-from agm.models.multimodal import MultimodalModel
-from agm.pipeline.config import schema
+from agm.models.multimodal import Model
 
 
-class MmCosine(Method):
-    """MMCosine for any number of modalities: joint training of a fusion of cosines."""
+class MMCosine(Method):
+    """MMCosine for any number of modalities: joint training of a fusion of cosines.
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["mmcosine"]
-        scale: schema.PositiveFloat = 10.0
-        """s: logits of one modality lie between −s and s."""
+    Args:
+        scale: s; logits of one modality lie between −s and s.
+    """
 
-    config: Config
+    needs_features = True
+    needs_additive = "its cosines can only take the place of the products in an additive fusion"
+    classification = True
     own_network = "cosine logits in the place of linear ones"
 
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        model.fusion = Cosine(model.fusion, config.scale)
-
-    @classmethod
-    def refusal(cls, config: schema.MethodBlock, network: Network) -> str | None:
-        if not network.fusion.additive:
-            return "its cosines can only take the place of the products in an additive fusion"
-        return None
+    def __init__(self, model: Model, *, loss_fn: LossFunction = cross_entropy, scale: Positive = 10.0) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        model.fusion = Cosine(cast(Additive, model.fusion), scale)
 
 
 class Cosine(Additive):
@@ -69,11 +65,11 @@ class Cosine(Additive):
         """None: zeros `[C]`."""
         return {name: weight.new_zeros(self.classes) for name, weight in self.weights().items()}
 
-    def mono_modal(self, features: Features) -> Tensor:
+    def unimodal(self, features: Features) -> Tensor:
         weights = self.weights()
         cosines = [linear(normalize(h, dim=1), normalize(weights[name], dim=1)) for name, h in features.items()]
         return self.scale * torch.stack(cosines)
 
     def classify(self, fused: Tensor) -> Tensor:
         parts = fused.split(list(self.dims.values()), dim=1)
-        return self.mono_modal(dict(zip(self.dims, parts, strict=True))).sum(dim=0)
+        return self.unimodal(dict(zip(self.dims, parts, strict=True))).sum(dim=0)

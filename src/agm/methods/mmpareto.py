@@ -21,76 +21,81 @@ Deviations:
 - The released code takes .999 and .001 where the minimum lies outside; here a minimum beyond them is moved to them.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from agm.methods.method import Method, Past, own_classifiers, pooled
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Method, gradients, own_classifiers, pooled
+from agm.methods.parameters import Positive
+from agm.models.multimodal import Inputs, Model
 
 TINY = 1e-30
 """In the place of a norm of zero: an encoder without a gradient."""
 
 
-class MmPareto(Method):
-    """MMPareto for any number of modalities and any fusion, at a second backward pass."""
+class MMPareto(Method):
+    """MMPareto for any number of modalities and any fusion, at a second backward pass.
 
+    Args:
+        gamma: how much longer than the plain sum the encoders' gradient is.
+    """
+
+    needs_features = True
     modulates_encoders = True
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["mmpareto"]
-        gamma: schema.PositiveFloat = 1.5
-        """How much longer than the plain sum the encoders' gradient is."""
-
-    config: Config
-
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        self.heads = own_classifiers(model.fusion)
+    def __init__(self, model: Model, *, loss_fn: LossFunction = cross_entropy, gamma: Positive = 1.5) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.gamma = gamma
+        self.heads = own_classifiers(self.fusion).to(self.device)
         self.parts: tuple[Tensor, ...] = ()
 
-    def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        features = model.encode(inputs)
-        joint = cross_entropy(model.fusion(features), labels)
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        features = self.model.encode(inputs)
+        joint = self.mean_loss(self.model.fusion(features), targets)
         logits = [head(pooled(features[name])) for name, head in self.heads.items()]
-        own = torch.stack([cross_entropy(each, labels) for each in logits]).sum()
+        own = self.sum_of_losses(logits, targets)
         self.parts = joint, own
         return joint + own
 
-    def backward(self, model: MultimodalModel, loss: Tensor) -> None:
-        weights = [weight for weight in (*model.parameters(), *self.parameters()) if weight.requires_grad]
+    def differentiate(self, loss: Tensor) -> None:
+        weights = self.weights()
         joint, own = self.parts
         self.parts = ()
-        first = torch.autograd.grad(joint, weights, retain_graph=True, materialize_grads=True)
-        second = torch.autograd.grad(own, weights, materialize_grads=True)
+        # The factor of who scaled the loss: 1/k of a piece of the batch, or a GradScaler's.
+        (factor,) = torch.autograd.grad(loss, joint, retain_graph=True)
+        first = torch.autograd.grad(joint, weights, factor, retain_graph=True, materialize_grads=True)
+        second = torch.autograd.grad(own, weights, factor, materialize_grads=True)
         for weight, gradient in zip(weights, torch._foreach_add(first, second), strict=True):
             weight.grad = gradient
-        pairs = {weight: pair for weight, *pair in zip(weights, first, second, strict=True)}
-        found = [self._integrate(encoder, pairs) for encoder in model.encoders.values()]
-        share, cosine = (torch.stack(each) for each in zip(*found, strict=True))
-        self.report(weight=share, cosine=cosine)
+        pairs = {weight: (g, e) for weight, g, e in zip(weights, first, second, strict=True)}
+        shares, cosines = [], []
+        for encoder in self.model.encoders.values():
+            share, cosine = self._integrate(encoder, pairs)
+            shares.append(share)
+            cosines.append(cosine)
+        self.report(weight=torch.stack(shares), cosine=torch.stack(cosines))
 
-    def _integrate(self, encoder: nn.Module, pairs: dict[nn.Parameter, list[Tensor]]) -> tuple[Tensor, Tensor]:
+    def _integrate(self, encoder: nn.Module, pairs: dict[nn.Parameter, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Put γG in the place of the gradients of one encoder; returns k and cos(g, e)."""
         weights = [weight for weight in encoder.parameters() if weight in pairs]
-        joint, own = ([pairs[weight][side] for weight in weights] for side in (0, 1))
-        share, cosine = shares(joint, own)
+        joint = [pairs[weight][0] for weight in weights]
+        own = [pairs[weight][1] for weight in weights]
+        share, cosine = shortest(joint, own)
         combined = torch._foreach_mul(joint, 2 * share)
         torch._foreach_add_(combined, torch._foreach_mul(own, 2 * (1 - share)))
-        wanted, there = (torch.stack(torch._foreach_norm(each)) for each in ([w.grad for w in weights], combined))
-        scale = self.config.gamma * (wanted / there.clamp_min(TINY)).clamp_min(1)
+        wanted = torch.stack(torch._foreach_norm(gradients(weights)))
+        length = torch.stack(torch._foreach_norm(combined))
+        scale = self.gamma * (wanted / length.clamp_min(TINY)).clamp_min(1)
         for weight, gradient in zip(weights, torch._foreach_mul(combined, list(scale.unbind())), strict=True):
             weight.grad = gradient
         return share, cosine
 
 
-def shares(joint: list[Tensor], own: list[Tensor]) -> tuple[Tensor, Tensor]:
+def shortest(joint: list[Tensor], own: list[Tensor]) -> tuple[Tensor, Tensor]:
     """k and cos(g, e) of two gradients, each a list of tensors."""
-    g, e = (torch.cat([gradient.flatten() for gradient in each]) for each in (joint, own))
+    g = torch.cat([gradient.flatten() for gradient in joint])
+    e = torch.cat([gradient.flatten() for gradient in own])
     gg, ee, ge = g @ g, e @ e, g @ e
     cosine = ge / (gg.sqrt() * ee.sqrt()).clamp_min(TINY)
-    shortest = ((ee - ge) / (gg + ee - 2 * ge).clamp_min(TINY)).clamp(0.001, 0.999)
-    return torch.where(cosine > 0, 0.5, shortest), cosine
+    least = ((ee - ge) / (gg + ee - 2 * ge).clamp_min(TINY)).clamp(0.001, 0.999)
+    return torch.where(cosine > 0, 0.5, least), cosine

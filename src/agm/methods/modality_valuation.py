@@ -17,71 +17,80 @@ and then draws from them. Any number of modalities, with the rule above, which f
 
 from fractions import Fraction
 from math import factorial
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from agm.methods.method import Batch, Data, Method, Past
-from agm.methods.sample_valuation import valuation, with_copies
-from agm.models.multimodal import MultimodalModel
-from agm.pipeline.config import schema
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Batch, Loader, batches, num_samples
+from agm.methods.parameters import Epochs, NonNegative, Share
+from agm.methods.sample_valuation import Valuation, valuation, with_copies
+from agm.models.multimodal import Model
 
 
-class ModalityValuation(Method):
-    """Extra copies of random clips without the stronger modalities, the more the further the others lag behind."""
+class ModalityValuation(Valuation):
+    """Extra copies of random samples without the stronger modalities, the more the further the others lag behind.
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["modality_valuation"]
-        warmup: Annotated[int, Field(ge=0)] = 5
-        """Epochs of plain training before the first valuation."""
-        alpha: Annotated[float, Field(ge=0)] = 1.0
-        """Copies per gap between the modalities; 0 is plain joint training."""
-        part_ratio: Annotated[float, Field(gt=0, le=1)] = 0.2
-        """Share of the training clips that are valued before each epoch."""
+    Args:
+        warmup: epochs of plain training before the first valuation.
+        alpha: copies per gap between the modalities; 0 is plain joint training.
+        part_ratio: share of the training samples that are valued before each epoch.
+    """
 
-    config: Config
-
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        warmup: Epochs = 5,
+        alpha: NonNegative = 1.0,
+        part_ratio: Share = 0.2,
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.warmup, self.alpha, self.part_ratio = warmup, alpha, part_ratio
         self.gaps: list[Fraction] = []
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
         self.gaps, self.diagnostics = [], {}
-        if epoch >= self.config.warmup:
-            mean = self._mean_value(epoch, model, data)
+        if epoch >= self.warmup:
+            mean = self._mean_value(self.needed(train, "train"))
             self.gaps = [1 - value for value in mean]
             self.report(valuation=torch.tensor([float(value) for value in mean], dtype=torch.float64))
 
-    def _mean_value(self, epoch: int, model: MultimodalModel, data: Data) -> list[Fraction]:
-        """Mean φ_m over the first clips of the epoch's order.
+    def _mean_value(self, train: Loader) -> list[Fraction]:
+        """Mean φ_m over the first samples of the epoch's order.
 
-        As fractions: two modalities that are worth the same must be equal, however the clips lie in batches.
+        As fractions: two modalities that are worth the same must be equal, however the samples lie in batches.
         """
-        wanted = max(1, round(self.config.part_ratio * data.clips("train")))
+        wanted = max(1, round(self.part_ratio * num_samples(train)))
         values: list[Tensor] = []
-        for batch in data.batches("train", epoch):
-            values.append(valuation(model, batch))
-            if sum(each.shape[1] for each in values) >= wanted:
+        valued = 0
+        for batch in batches(train, self.device):
+            values.append(valuation(self.model, batch))
+            valued += len(batch.targets)
+            if valued >= wanted:
                 break
         first = torch.cat(values, dim=1)[:, :wanted]
-        clips = first.shape[1]
-        return [Fraction(total, clips * factorial(len(first))) for total in first.sum(dim=1).tolist()]
+        denominator = first.shape[1] * factorial(len(first))
+        return [Fraction(total, denominator) for total in first.sum(dim=1).tolist()]
 
-    def augment(self, batch: Batch) -> Batch:
+    def with_copies(self, batch: Batch) -> Batch:
         rows: list[int] = []
         kept: dict[str, list[bool]] = {name: [] for name in self.modalities}
         for gap in self.gaps:
-            fraction = 2 / 3 * self.config.alpha * float(gap - min(self.gaps))
-            # A whole number of copies of every clip, and of a random part of them one more.
-            chosen = [row for row, draw in enumerate(_draws(batch)) for _ in range(int(fraction + draw))]
+            fraction = 2 / 3 * self.alpha * float(gap - min(self.gaps))
+            # A whole number of copies of every sample, and of a random part of them one more.
+            chosen: list[int] = []
+            for row, draw in enumerate(_draws(batch)):
+                chosen += [row] * int(fraction + draw)
             rows += chosen
             for name, other in zip(self.modalities, self.gaps, strict=True):
                 kept[name] += [other >= gap] * len(chosen)
-        return with_copies(batch, rows, kept)
+        return with_copies(self.model, batch, rows, kept)
 
 
 def _draws(batch: Batch) -> list[float]:
-    """Random numbers in [0, 1), one per clip, on the host: how many copies there are decides shapes."""
-    return torch.rand(len(batch.clip_ids)).tolist()
+    """Random numbers in [0, 1), one per sample, on the host: how many copies there are decides shapes."""
+    return torch.rand(len(batch.targets)).tolist()

@@ -9,75 +9,83 @@ When L_m has not fallen below its smallest value for more than `patience` epochs
 it had at that value, and is frozen for the rest of training, and so is its own classifier in a fusion that has one for
 each modality; what the modalities share and the other encoders go on.
 
-A frozen encoder is out of the optimiser's hands, momentum and weight decay included, and stays in evaluation mode: its
+A frozen encoder is out of the optimizer's hands, momentum and weight decay included, and stays in evaluation mode: its
 BatchNorm statistics belong to the weights it got back, and its dropout would be noise that nothing learns from.
 
 Deviations from the published copy:
 - Encoders are reached as modules. There the names of weights matched nothing in early fusion, and nothing stopped.
-- Only what is the modality's own goes back. There the whole network and the optimiser did, the others with it.
+- Only what is the modality's own goes back. There the whole network and the optimizer did, the others with it.
 - The gradient is absent, not multiplied by 0, which leaves momentum and weight decay at work.
 - L_m is smoothed with its own former value. There it was mixed with the former epoch's loss, which was not smoothed.
 - The losses are those of the validation split; there they were those of the test.
 - Training does not end when the last encoder is frozen.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from agm.methods.method import Data, Method, Past
-from agm.methods.mslr import validation_figures
-from agm.models.multimodal import MultimodalModel
-from agm.pipeline.config import schema
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Method
+from agm.methods.mslr import validation_scores
+from agm.methods.parameters import Count
+from agm.models.multimodal import Model
 
 SMOOTHING = 0.6
 """Share of the former value in a smoothed loss."""
 
 
-class Mses(Method):
-    """MSES for any number of modalities."""
+class MSES(Method):
+    """MSES for any number of modalities.
+
+    Args:
+        patience: epochs without a smaller loss that a modality is given: with one more it stops.
+    """
 
     modulates_encoders = True
+    classification = True
+    reads = ("val",)
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["mses"]
-        patience: schema.Positive = 10
-        """Epochs without a smaller loss that a modality is given: with one more it stops."""
+    smoothed: Tensor
+    smallest: Tensor
+    waited: Tensor
+    frozen: Tensor
 
-    config: Config
-
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        count = len(self.modalities)
-        self.register_buffer("smoothed", torch.full((count,), torch.inf, dtype=torch.float64))
-        self.register_buffer("smallest", torch.full((count,), torch.inf, dtype=torch.float64))
-        self.register_buffer("waited", torch.zeros(count, dtype=torch.int64))
-        self.register_buffer("frozen", torch.zeros(count, dtype=torch.bool))
+    def __init__(self, model: Model, *, loss_fn: LossFunction = cross_entropy, patience: Count = 10) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.patience = patience
+        infinite = torch.full((len(self.modalities),), torch.inf, dtype=torch.float64, device=self.device)
+        self.register_buffer("smoothed", infinite)
+        self.register_buffer("smallest", infinite.clone())
+        self.register_buffer("waited", torch.zeros_like(infinite, dtype=torch.int64))
+        self.register_buffer("frozen", torch.zeros_like(infinite, dtype=torch.bool))
         self.best = nn.ModuleDict({name: Copy(model.own_part(name)) for name in self.modalities})
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
         if epoch > 0:
-            self._judge(model, validation_figures(model, data).loss)
+            self._judge(validation_scores(self.model, self.needed(val, "val")).loss)
         for name, frozen in zip(self.modalities, self.frozen, strict=True):
             # Every epoch anew: the loop sets training mode, and after an interruption nothing of it is left.
             if frozen:
-                model.own_part(name).eval().requires_grad_(False)
+                self.model.own_part(name).eval().requires_grad_(False)
         self.report(coefficient=(~self.frozen).double())
 
-    def _judge(self, model: MultimodalModel, loss: Tensor) -> None:
+    def _judge(self, loss: Tensor) -> None:
         """Take in the losses `[M]` after an epoch; keep the weights of those that fell, and stop who waited enough."""
         mixed = SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
         self.smoothed.copy_(torch.where(self.smoothed.isinf(), loss, mixed))
         better = (self.smoothed < self.smallest) & ~self.frozen
         self.smallest.copy_(torch.where(better, self.smoothed, self.smallest))
         self.waited.copy_(torch.where(better, 0, self.waited + 1))
-        stops = (self.waited > self.config.patience) & ~self.frozen
+        stops = (self.waited > self.patience) & ~self.frozen
         for index, name in enumerate(self.modalities):
+            copy = self.best.get_submodule(name)
+            assert isinstance(copy, Copy)
             if better[index]:
-                self.best[name].take(model.own_part(name))
+                copy.take(self.model.own_part(name))
             if stops[index]:
-                self.best[name].give(model.own_part(name))
+                copy.give(self.model.own_part(name))
         self.frozen |= stops
 
 

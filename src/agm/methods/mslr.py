@@ -15,51 +15,67 @@ Deviations from the published copy:
 - The accuracies are those of the validation split; there they were those of the test.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn import functional
 
-from agm.attribution import evaluating, mono_modal_logits
-from agm.methods.method import Data, Method, Network, Past, scale_gradients
-from agm.models.multimodal import MultimodalModel
-from agm.pipeline.config import schema
+from agm.attribution import evaluating, unimodal_logits
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Method, Network, batches, scale_gradients
+from agm.methods.parameters import Positive
+from agm.models.multimodal import Model
 
 MEMORY = 5
 """Epochs that an accuracy is compared with."""
 
 
-class Mslr(Method):
-    """MSLR for any number of modalities."""
+class MSLR(Method):
+    """MSLR for any number of modalities.
+
+    Args:
+        coefficients: c_m by modality; 1 for one that is not named, None for all.
+    """
 
     modulates_encoders = True
+    classification = True
+    reads = ("val",)
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["mslr"]
-        coefficients: dict[schema.Name, schema.PositiveFloat] | None = None
-        """c_m by modality; 1 for one that is not named, null for all."""
+    given: Tensor
+    accuracies: Tensor
+    epochs: Tensor
+    coefficient: Tensor
 
-    config: Config
-
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        named = config.coefficients or {}
-        given = torch.tensor([named.get(name, 1.0) for name in self.modalities], dtype=torch.float64)
-        self.register_buffer("given", given, persistent=False)
-        self.register_buffer("accuracies", torch.zeros(MEMORY, len(given), dtype=torch.float64))
-        self.register_buffer("epochs", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("coefficient", given.clone(), persistent=False)
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        coefficients: dict[str, Positive] | None = None,
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        named = coefficients or {}
+        given = [named.get(name, 1.0) for name in self.modalities]
+        ones = torch.ones(len(given), dtype=torch.float64, device=self.device)
+        self.register_buffer("given", ones.new_tensor(given), persistent=False)
+        self.register_buffer("accuracies", torch.zeros_like(ones).repeat(MEMORY, 1))
+        self.register_buffer("epochs", torch.zeros((), dtype=torch.int64, device=self.device))
+        self.register_buffer("coefficient", ones.new_tensor(given), persistent=False)
 
     @classmethod
-    def refusal(cls, config: Config, network: Network) -> str | None:
-        unknown = sorted((config.coefficients or {}).keys() - network.dims.keys())
-        return f"coefficients names {unknown}, and the modalities are {list(network.dims)}" if unknown else None
+    def refusal(cls, network: Network, **arguments: Any) -> str | None:
+        unknown = sorted(set(arguments.get("coefficients") or {}) - set(network.modalities))
+        if unknown:
+            return f"coefficients names {unknown}, and the modalities are {list(network.modalities)}"
+        return super().refusal(network, **arguments)
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
         ratio = torch.ones_like(self.given)
         if epoch > 0:
-            ratio = self._ratio(validation_figures(model, data).accuracy)
+            ratio = self._ratio(validation_scores(self.model, self.needed(val, "val")).accuracy)
         self.coefficient = self.given * ratio
         self.report(coefficient=self.coefficient)
 
@@ -72,25 +88,25 @@ class Mslr(Method):
         self.epochs += 1
         return ratio
 
-    def backward(self, model: MultimodalModel, loss: Tensor) -> None:
-        super().backward(model, loss)
-        scale_gradients(map(model.own_part, self.modalities), self.coefficient)
+    def modulate(self) -> None:
+        scale_gradients(map(self.model.own_part, self.modalities), self.coefficient)
 
 
-class Figures(NamedTuple):
-    """Of the mono-modal logits of each modality, `[M]` float64."""
+class Scores(NamedTuple):
+    """Of the unimodal logits of each modality, `[M]` float64."""
 
     accuracy: Tensor
     loss: Tensor
 
 
 @torch.no_grad()
-def validation_figures(model: MultimodalModel, data: Data) -> Figures:
+def validation_scores(model: Model, val: Loader) -> Scores:
     """Accuracy and mean cross-entropy of every u_m on the validation split, in evaluation mode."""
     correct, losses = [], []
+    device = next(model.parameters()).device
     with evaluating(model):
-        for inputs, labels, _ in data.batches("val"):
-            logits = mono_modal_logits(model, inputs, model.encode(inputs)).double()
+        for inputs, labels, _ in batches(val, device):
+            logits = unimodal_logits(model, inputs, model.encode(inputs)).double()
             correct.append((logits.argmax(dim=2) == labels).double())
-            losses.append(torch.stack([cross_entropy(u, labels, reduction="none") for u in logits]))
-    return Figures(torch.cat(correct, dim=1).mean(dim=1), torch.cat(losses, dim=1).mean(dim=1))
+            losses.append(torch.stack([functional.cross_entropy(u, labels, reduction="none") for u in logits]))
+    return Scores(torch.cat(correct, dim=1).mean(dim=1), torch.cat(losses, dim=1).mean(dim=1))

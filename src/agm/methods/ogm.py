@@ -7,7 +7,7 @@ At every step, for each modality m of M, from the mono-modal logits u_m (`agm.at
     ρ_m = mean over k ≠ m of s_m / s_k                  > 1: better than the others
     k_m = 1 − tanh(α · ρ_m) where ρ_m > 1, else 1
 
-and the gradients of m's encoder are multiplied by k_m before the optimiser's step. The coefficient jumps from 1 to
+and the gradients of m's encoder are multiplied by k_m before the optimizer's step. The coefficient jumps from 1 to
 1 − tanh(α) at ρ_m = 1, as in the released code. With AdamW a scaled gradient makes almost the same step: use SGD.
 
 Deviations:
@@ -20,64 +20,64 @@ Deviations:
 - The score is that of the encoder's own features of this step, from the same pass as the loss.
 """
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from agm.attribution import mono_modal_logits
-from agm.methods.method import Data, Past, Windowed, scale_gradients
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
+from agm.attribution import unimodal_logits
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Windowed, scale_gradients
+from agm.methods.parameters import NonNegative, Window
+from agm.models.multimodal import Inputs, Model
 
 
-class Ogm(Windowed):
-    """OGM for any number of modalities; outside the window of epochs it is plain joint training."""
+class OGM(Windowed):
+    """OGM for any number of modalities; outside the window of epochs it is plain joint training.
+
+    Args:
+        alpha: strength of the modulation; 0 is plain joint training.
+        window: epochs of modulation.
+    """
 
     modulates_encoders = True
+    classification = True
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["ogm"]
-        alpha: Annotated[float, Field(ge=0)] = 0.3
-        """Strength of the modulation; 0 is plain joint training."""
-        window: schema.Window = schema.Window()
-
-    config: Config
-
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        alpha: NonNegative = 0.3,
+        window: Window = Window(),
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.alpha, self.window = alpha, window
         self.coefficient: Tensor | None = None
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
-        super().start_epoch(epoch, model, data)
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
+        super().start_epoch(epoch)
         self.coefficient = None
 
-    def modulated_loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        features = model.encode(inputs)
-        logits = model.fusion(features)
-        score = scores(model, inputs, features, labels)
+    def modulated_loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        features = self.model.encode(inputs)
+        outputs = self.model.fusion(features)
+        score = scores(self.model, inputs, features, targets)
         ratio = ratios(score)
-        self.coefficient = coefficients(ratio, self.config.alpha)
+        self.coefficient = coefficients(ratio, self.alpha)
         self.report(coefficient=self.coefficient, score=score, ratio=ratio)
-        return cross_entropy(logits, labels)
+        return self.mean_loss(outputs, targets)
 
-    def backward(self, model: MultimodalModel, loss: Tensor) -> None:
-        super().backward(model, loss)
+    def modulate(self) -> None:
         if self.coefficient is not None:
-            self.modulate(model, self.coefficient)
-
-    def modulate(self, model: MultimodalModel, coefficient: Tensor) -> None:
-        """Change the encoders' gradients by k_m, `[M]`."""
-        scale_gradients(model.encoders.values(), coefficient)
+            scale_gradients(self.model.encoders.values(), self.coefficient)
 
 
 @torch.no_grad()
-def scores(model: MultimodalModel, inputs: Inputs, features: Inputs, labels: Tensor) -> Tensor:
+def scores(model: Model, inputs: Inputs, features: Inputs, targets: Tensor) -> Tensor:
     """s_m of every modality from the features of the batch, `[M]` float64."""
     # No division by a score that has underflown.
-    return label_scores(mono_modal_logits(model, inputs, features), labels).clamp_min(torch.finfo(torch.float64).tiny)
+    return label_scores(unimodal_logits(model, inputs, features), targets).clamp_min(torch.finfo(torch.float64).tiny)
 
 
 def label_scores(logits: Tensor, labels: Tensor) -> Tensor:

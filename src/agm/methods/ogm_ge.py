@@ -10,35 +10,38 @@ entry by entry, also where k_m = 1. A tensor of one entry has std 0.
 Deviations: those of `ogm`.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from agm.methods.method import gradients
-from agm.methods.ogm import Ogm
-from agm.models.multimodal import MultimodalModel
+from agm.methods.ogm import OGM
 
 
-class OgmGe(Ogm):
-    """OGM-GE for any number of modalities; outside the window of epochs it is plain joint training."""
+class OGMGE(OGM):
+    """OGM-GE for any number of modalities; outside the window of epochs it is plain joint training.
 
-    class Config(Ogm.Config):
-        name: Literal["ogm_ge"]
-
-    config: Config
+    Args:
+        alpha: strength of the modulation; 0 is joint training with the noise alone.
+        window: epochs of modulation.
+    """
 
     @torch.no_grad()
-    def modulate(self, model: MultimodalModel, coefficient: Tensor) -> None:
-        found = gradients(model.encoders.parameters())
-        sigmas = spreads(found)
-        super().modulate(model, coefficient)
+    def modulate(self) -> None:
+        if self.coefficient is None:
+            return
+        encoder_gradients: list[Tensor] = []
+        for encoder in self.model.encoders.values():
+            encoder_gradients += gradients(encoder.parameters())
+        sigmas = spreads(encoder_gradients)
+        super().modulate()
         # One tensor's noise at a time: that of all weights would take as much memory as they do, anew in each step.
-        for gradient, sigma in zip(found, sigmas, strict=True):
+        for gradient, sigma in zip(encoder_gradients, sigmas, strict=True):
             gradient.addcmul_(torch.randn_like(gradient), sigma)
 
 
 def spreads(tensors: list[Tensor]) -> list[Tensor]:
     """σ of each tensor, a scalar: the standard deviation of its entries + 1e-8; one entry has none."""
-    deviations = [each.std() if each.numel() > 1 else each.new_zeros(()) for each in tensors]
-    return torch._foreach_add(deviations, 1e-8)
+    deviations = []
+    for tensor in tensors:
+        deviations.append(tensor.std() if tensor.numel() > 1 else tensor.new_zeros(()))
+    return list(torch._foreach_add(deviations, 1e-8))

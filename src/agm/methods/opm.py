@@ -17,43 +17,49 @@ Deviations:
 - The paper has two modalities. With more, every ratio is an average over the others.
 """
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from agm.distributed import LossFunction, cross_entropy
 from agm.methods.method import Windowed
 from agm.methods.ogm import ratios, scores
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
-
-Probability = Annotated[float, Field(ge=0, le=1)]
+from agm.methods.parameters import NonNegative, Probability, Window
+from agm.models.multimodal import Inputs, Model
 
 
-class Opm(Windowed):
-    """OPM for any number of modalities; outside the window of epochs it is plain joint training."""
+class OPM(Windowed):
+    """OPM for any number of modalities; outside the window of epochs it is plain joint training.
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["opm"]
-        base: Probability = 0.5
-        """q: how often the feature of a modality that is hardly better than the others is left out."""
-        strength: Annotated[float, Field(ge=0)] = 0.5
-        """λ: how much more often that of one far better is."""
-        share: Probability = 0.7
-        """p: share of the steps that leave anything out; 0 is plain joint training."""
-        window: schema.Window = schema.Window(first=6)
+    Args:
+        base: q, how often the feature of a modality that is hardly better than the others is left out.
+        strength: λ, how much more often that of one far better is.
+        share: p, share of the steps that leave anything out; 0 is plain joint training.
+        window: epochs of modulation.
+    """
 
-    config: Config
+    needs_features = True
+    classification = True
 
-    def modulated_loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        features = model.encode(inputs)
-        score = scores(model, inputs, features, labels)
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        base: Probability = 0.5,
+        strength: NonNegative = 0.5,
+        share: Probability = 0.7,
+        window: Window = Window(first=6),
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.base, self.strength, self.share, self.window = base, strength, share, window
+
+    def modulated_loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        features = self.model.encode(inputs)
+        score = scores(self.model, inputs, features, targets)
         ratio = ratios(score)
-        drop = probabilities(ratio, self.config.base, self.config.strength)
+        drop = probabilities(ratio, self.base, self.strength)
         self.report(drop=drop, score=score, ratio=ratio)
-        return cross_entropy(model.fusion(dropped(features, drop, self.config.share)), labels)
+        return self.mean_loss(self.model.fusion(dropped(features, drop, self.share)), targets)
 
 
 def probabilities(ratio: Tensor, base: float, strength: float) -> Tensor:
@@ -70,7 +76,7 @@ def dropped(features: Inputs, drop: Tensor, share: float) -> Inputs:
     draws = torch.rand(len(drop), len(first), dtype=drop.dtype, device=drop.device)
     executed = torch.rand((), dtype=drop.dtype, device=drop.device) < share
     factors = torch.where(executed, (draws >= drop.unsqueeze(1)) / (1 - theta), 1.0).to(first.dtype)
-    return {
-        name: h * factor.view(-1, *[1] * (h.ndim - 1))
-        for (name, h), factor in zip(features.items(), factors, strict=True)
-    }
+    kept = {}
+    for (name, h), factor in zip(features.items(), factors, strict=True):
+        kept[name] = h * factor.view(-1, *[1] * (h.ndim - 1))
+    return kept

@@ -20,82 +20,93 @@ Deviations:
 - A class without a clip in the share keeps its prototype. At first it has none: it gets the mean over all classes.
 """
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import one_hot
 
 from agm.attribution import evaluating
-from agm.methods.method import Data, Past, Windowed, pooled
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Windowed, batches, num_samples, pooled
 from agm.methods.ogm import label_scores
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
+from agm.methods.parameters import Fraction, NonNegative, Share, Window
+from agm.models.multimodal import Inputs, Model
 
 
-class Pmr(Windowed):
-    """PMR for any number of modalities; outside the window of epochs it is plain joint training."""
+class PMR(Windowed):
+    """PMR for any number of modalities; outside the window of epochs it is plain joint training.
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["pmr"]
-        alpha: Annotated[float, Field(ge=0)] = 1.0
-        """Weight of the prototypes' cross-entropy; 0 is plain joint training."""
-        beta: schema.Fraction = 0.2
-        """How much of a prototype stays from one epoch to the next."""
-        share: Annotated[float, Field(gt=0, le=1)] = 0.1
-        """Share of the training clips that the prototypes are means of, in whole batches."""
-        window: schema.Window = schema.Window(last=100)
+    Args:
+        alpha: weight of the prototypes' cross-entropy; 0 is plain joint training.
+        beta: how much of a prototype stays from one epoch to the next.
+        share: share of the training samples that the prototypes are means of, in whole batches.
+        window: epochs of modulation.
+    """
 
-    config: Config
+    needs_features = True
+    classification = True
+    reads = ("train",)
 
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        for name, dim in model.fusion.dims.items():
-            self.register_buffer(f"prototypes_{name}", torch.zeros(model.fusion.classes, dim))
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        alpha: NonNegative = 1.0,
+        beta: Fraction = 0.2,
+        share: Share = 0.1,
+        window: Window = Window(last=100),
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.alpha, self.beta, self.share, self.window = alpha, beta, share, window
+        for name, dim in self.fusion.dims.items():
+            prototypes = torch.zeros(self.fusion.classes, dim, device=self.device)
+            self.register_buffer(f"prototypes_{name}", prototypes)
 
     def prototypes(self, name: str) -> Tensor:
         """c of a modality, `[C, D_m]`."""
         return self.get_buffer(f"prototypes_{name}")
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
-        super().start_epoch(epoch, model, data)
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
+        super().start_epoch(epoch)
         if self.active:
-            self._move(model, data, epoch)
+            self._move(epoch, self.needed(train, "train"))
 
     @torch.no_grad()
-    def _move(self, model: MultimodalModel, data: Data, epoch: int) -> None:
-        first = self.config.window.first
-        kept = self.config.beta if epoch > max(first, 1) else 0.0
-        sums, counts = self._sums(model, data, epoch)
+    def _move(self, epoch: int, train: Loader) -> None:
+        """Move the prototypes to the means of a share of the training samples."""
+        first = self.window.first
+        kept = self.beta if epoch > max(first, 1) else 0.0
+        sums, counts = self._sums(train)
         for name, total in sums.items():
             prototypes = self.prototypes(name)
             before = total.sum(dim=0) / counts.sum() if epoch == first else prototypes
             mean = torch.where(counts > 0, total / counts.clamp_min(1), before)
             prototypes.copy_((1 - kept) * mean + kept * before)
 
-    def _sums(self, model: MultimodalModel, data: Data, epoch: int) -> tuple[dict[str, Tensor], Tensor]:
-        """The sum of every class's features `{m: [C, D_m]}` over the share of the clips, and their number `[C, 1]`."""
+    def _sums(self, train: Loader) -> tuple[dict[str, Tensor], Tensor]:
+        """The sum of every class's features `{m: [C, D_m]}` over the share of samples, and their number `[C, 1]`."""
         sums = {name: torch.zeros_like(self.prototypes(name)) for name in self.modalities}
         counts = torch.zeros_like(next(iter(sums.values()))[:, :1])
-        with evaluating(model):
-            for inputs, labels, _ in data.batches("train", epoch):
+        with evaluating(self.model):
+            for inputs, labels, _ in batches(train, self.device):
                 members = one_hot(labels, len(counts)).to(counts.dtype).T
-                for name, h in model.encode(inputs).items():
+                for name, h in self.model.encode(inputs).items():
                     sums[name] += members @ pooled(h).to(counts.dtype)
                 counts += members.sum(dim=1, keepdim=True)
-                if counts.sum() >= self.config.share * data.clips("train"):
+                if counts.sum() >= self.share * num_samples(train):
                     break
         return sums, counts
 
-    def modulated_loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        features = model.encode(inputs)
+    def modulated_loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        features = self.model.encode(inputs)
         similarity = torch.stack([self._similarity(name, h) for name, h in features.items()])
-        score = label_scores(similarity.detach(), labels)
-        weight = self.config.alpha * (score < score.amax()).to(score.dtype)
+        score = label_scores(similarity.detach(), targets)
+        weight = self.alpha * (score < score.amax()).to(score.dtype)
         self.report(score=score, weight=weight)
-        own = torch.stack([cross_entropy(each, labels) for each in similarity])
-        return cross_entropy(model.fusion(features), labels) + (weight.to(own.dtype) * own).sum()
+        own = torch.stack([self.mean_loss(each, targets) for each in similarity])
+        return self.mean_loss(self.model.fusion(features), targets) + (weight.to(own.dtype) * own).sum()
 
     def _similarity(self, name: str, feature: Tensor) -> Tensor:
         """sim_m, `[B, C]`."""

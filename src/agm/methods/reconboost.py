@@ -17,96 +17,109 @@ Deviations:
 - All modalities are in the network from the start. In the released code each comes in with its first stage.
 - The term that keeps p_m close to p_k has a gradient. In the released code it has none: both sides are detached.
 - A bias that all modalities share, as that of late_concat, is trained in rectification only.
-- The optimiser, its momentum and its schedule are the run's own and go on from phase to phase.
+- The optimizer, its momentum and its schedule are the run's own and go on from phase to phase.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import linear, mse_loss
 
 from agm.attribution import evaluating
-from agm.methods.method import Data, Method, Network, Past
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Loader, Method
+from agm.methods.parameters import Count, NonNegative
 from agm.models.fusion import Additive
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
-
-Weight = Annotated[float, Field(ge=0)]
+from agm.models.multimodal import Inputs, Model
 
 
 class ReconBoost(Method):
-    """ReconBoost for any number of modalities whose outputs add up."""
+    """ReconBoost for any number of modalities whose outputs add up.
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["reconboost"]
-        boost: schema.Positive = 4
-        """Epochs of a stage in which its modality is trained alone."""
-        rectify: schema.Positive = 4
-        """Epochs of a stage in which all are trained together."""
-        fit: Weight = 5.0
-        """λ₁: weight of the modality's own cross-entropy."""
-        reconcile: Weight = 1.0
-        """λ₂: how much less a clip weighs that the others are sure of."""
-        consolidate: Weight = 0.5
-        """λ₃: weight of the distance to the modality of the stage before."""
+    Args:
+        boost: epochs of a stage in which its modality is trained alone.
+        rectify: epochs of a stage in which all are trained together.
+        fit: λ₁, weight of the modality's own cross-entropy.
+        reconcile: λ₂, how much less a sample weighs that the others are sure of.
+        consolidate: λ₃, weight of the distance to the modality of the stage before.
+    """
 
-    config: Config
+    needs_features = True
+    needs_additive = "it trains one modality's part of the output, which only an additive fusion has"
+    classification = True
+    single_step = False
 
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        self._place(epoch=0)
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        boost: Count = 4,
+        rectify: Count = 4,
+        fit: NonNegative = 5.0,
+        reconcile: NonNegative = 1.0,
+        consolidate: NonNegative = 0.5,
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.boost, self.rectify = boost, rectify
+        self.fit, self.reconcile, self.consolidate = fit, reconcile, consolidate
+        self.start_epoch(0)
 
-    @classmethod
-    def refusal(cls, config: schema.MethodBlock, network: Network) -> str | None:
-        if not network.fusion.additive:
-            return "it trains one modality's part of the output, which only an additive fusion has"
-        return None
-
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
-        self._place(epoch)
-
-    def _place(self, epoch: int) -> None:
-        """Which stage and phase `epoch` is in."""
-        stage, position = divmod(epoch, self.config.boost + self.config.rectify)
-        self.boosting = position < self.config.boost
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
+        stage, position = divmod(epoch, self.boost + self.rectify)
+        self.boosting = position < self.boost
         self.modality = self.modalities[stage % len(self.modalities)]
         self.before = self.modalities[(stage - 1) % len(self.modalities)] if stage > 0 else None
 
-    def losses(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Iterator[Tensor]:
+    @property
+    def additive(self) -> Additive:
+        """The fusion."""
+        return cast(Additive, self.model.fusion)
+
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        if self.boosting:
+            raise RuntimeError("ReconBoost puts weights back after a step of a boosting phase: use `step` or `losses`")
+        return super().loss(inputs, targets)
+
+    def losses(self, inputs: Inputs, targets: Tensor, ids: Sequence[Any] | None = None) -> Iterator[Tensor]:
         if not self.boosting:
-            yield from super().losses(model, inputs, labels)
+            yield from super().losses(inputs, targets)
             return
         with torch.no_grad():
-            parts = of_others(model.fusion, self.modality)
+            parts = of_others(self.additive, self.modality)
             there = [part.clone() for part in parts]
-        yield self._boosting_loss(model, inputs, labels)
+        yield self._boosting_loss(inputs, targets)
         # Where modalities share a tensor, weight decay and momentum have moved the others' parts of it.
         with torch.no_grad():
             torch._foreach_copy_(parts, there)
 
-    def _boosting_loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        others = {name: logits_of(model, name, inputs) for name in self.modalities if name != self.modality}
-        feature = model.encoders[self.modality](inputs[self.modality])
-        own = linear(feature, model.fusion.weights()[self.modality], model.fusion.biases()[self.modality])
+    def _boosting_loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        others = {}
+        for name in self.modalities:
+            if name != self.modality:
+                others[name] = logits_of(self.model, name, inputs)
+        feature = self.model.encoders[self.modality](inputs[self.modality])
+        own = linear(feature, self.additive.weights()[self.modality], self.additive.biases()[self.modality])
         joint = sum(others.values(), torch.zeros_like(own))
-        config, rows = self.config, labels.unsqueeze(1)
+        rows = targets.unsqueeze(1)
         known = joint.softmax(dim=1).gather(1, rows)
-        fit = (config.fit - config.reconcile * known) * own.log_softmax(dim=1).gather(1, rows)
+        fit = (self.fit - self.reconcile * known) * own.log_softmax(dim=1).gather(1, rows)
         loss = -fit.mean() / own.shape[1]
         if self.before in others:
-            loss = loss + config.consolidate * mse_loss(own.softmax(dim=1), others[self.before].softmax(dim=1))
+            loss = loss + self.consolidate * mse_loss(own.softmax(dim=1), others[self.before].softmax(dim=1))
         return loss
 
 
 @torch.no_grad()
-def logits_of(model: MultimodalModel, name: str, inputs: Inputs) -> Tensor:
+def logits_of(model: Model, name: str, inputs: Inputs) -> Tensor:
     """u of one modality in evaluation mode, `[B, C]`."""
-    encoder = model.encoders[name]
+    encoder, fusion = model.encoders[name], cast(Additive, model.fusion)
     with evaluating(encoder):
-        return linear(encoder(inputs[name]), model.fusion.weights()[name], model.fusion.biases()[name])
+        return linear(encoder(inputs[name]), fusion.weights()[name], fusion.biases()[name])
 
 
 def of_others(fusion: Additive, modality: str) -> list[Tensor]:

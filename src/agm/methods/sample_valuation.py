@@ -20,63 +20,104 @@ everywhere here, where the published code zeroes its feature: what its encoder m
 prediction in training as in evaluation. Any number of modalities.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from math import factorial
-from typing import Annotated, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from agm.attribution import coalition_logits, coalitions, evaluating, shapley_numerators
-from agm.methods.method import Batch, Data, Method, Past
-from agm.models.multimodal import MultimodalModel
-from agm.pipeline.config import schema
+from agm.attribution import coalition_outputs, coalitions, evaluating, shapley_numerators
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Batch, Loader, Method, batches
+from agm.methods.parameters import Epochs
+from agm.models.multimodal import Inputs, Model
 
 
-class SampleValuation(Method):
-    """Extra copies of the clips in which a modality contributes little, with this modality alone."""
+class Valuation(Method):
+    """A method that trains on extra copies of samples, in which some modalities are masked."""
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["sample_valuation"]
-        warmup: Annotated[int, Field(ge=0)] = 5
-        """Epochs of plain training before the first valuation."""
+    classification = True
+    reads = ("train",)
 
-    config: Config
+    def losses(self, inputs: Inputs, targets: Tensor, ids: Sequence[Any] | None = None) -> Iterator[Tensor]:
+        yield self.loss(inputs, targets, ids)
 
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
-        self.copies: dict[str, list[int]] = {}
+    def loss(self, inputs: Inputs, targets: Tensor, ids: Sequence[Any] | None = None) -> Tensor:
+        """The mean loss of the batch and its copies, `[]`.
 
-    def start_epoch(self, epoch: int, model: MultimodalModel, data: Data) -> None:
+        Args:
+            inputs: `{m: [B, …]}`.
+            targets: labels, `[B]`.
+            ids: what names each sample, as the training loader does.
+        """
+        batch = self.with_copies(Batch(inputs, targets, ids))
+        return super().loss(batch.inputs, batch.targets)
+
+    def with_copies(self, batch: Batch) -> Batch:
+        """The samples that a step is made of."""
+        raise NotImplementedError
+
+
+class SampleValuation(Valuation):
+    """Extra copies of the samples in which a modality contributes little, with this modality alone.
+
+    Args:
+        warmup: epochs of plain training before the first valuation.
+    """
+
+    def __init__(self, model: Model, *, loss_fn: LossFunction = cross_entropy, warmup: Epochs = 5) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.warmup = warmup
+        self.copies: dict[Any, list[int]] = {}
+
+    def start_epoch(
+        self, epoch: int, *, train: Loader | None = None, val: Loader | None = None, epochs: int | None = None
+    ) -> None:
         self.copies, self.diagnostics = {}, {}
-        if epoch < self.config.warmup:
+        if epoch < self.warmup:
             return
         total = torch.zeros(len(self.modalities), dtype=torch.int64)
-        for batch in data.batches("train"):
-            values = valuation(model, batch).cpu()
+        for batch in batches(self.needed(train, "train"), self.device):
+            if batch.ids is None:
+                raise ValueError("SampleValuation needs names of samples: a loader of (inputs, targets, ids)")
+            values = valuation(self.model, batch).cpu()
             total += values.sum(dim=1)
-            self.copies |= zip(batch.clip_ids, copies(values).T.tolist(), strict=True)
+            self.copies |= zip(named(batch.ids), copies(values).T.tolist(), strict=True)
         self.report(valuation=total.double() / (factorial(len(total)) * len(self.copies)))
 
-    def augment(self, batch: Batch) -> Batch:
-        rows, alone = [], []
-        for row, clip in enumerate(batch.clip_ids):
-            for name, count in zip(self.modalities, self.copies.get(clip, ()), strict=False):
+    def with_copies(self, batch: Batch) -> Batch:
+        if not self.copies:
+            return batch
+        if batch.ids is None:
+            raise ValueError("SampleValuation needs names of samples: step(inputs, targets, optimizer, ids=…)")
+        rows: list[int] = []
+        alone: list[str] = []
+        for row, sample in enumerate(named(batch.ids)):
+            for name, count in zip(self.modalities, self.copies.get(sample, ()), strict=False):
                 rows += [row] * count
                 alone += [name] * count
-        return with_copies(batch, rows, {name: [each == name for each in alone] for name in self.modalities})
+        kept = {}
+        for name in self.modalities:
+            kept[name] = [modality == name for modality in alone]
+        return with_copies(self.model, batch, rows, kept)
+
+
+def named(ids: Sequence[Any] | Tensor) -> list[Any]:
+    """Names of samples that can be looked up: of a tensor its numbers."""
+    return ids.tolist() if isinstance(ids, Tensor) else list(ids)
 
 
 @torch.no_grad()
-def valuation(model: MultimodalModel, batch: Batch) -> Tensor:
-    """M! · φ of every modality for every clip, `[M, B]` int64, from predictions in evaluation mode.
+def valuation(model: Model, batch: Batch) -> Tensor:
+    """M! · φ of every modality for every sample, `[M, B]` int64, from predictions in evaluation mode.
 
     v is a whole number, and so is M! · φ: what is compared with it is the same in every order of summation.
     """
     subsets = coalitions(model.modalities)
     with evaluating(model):
-        logits = coalition_logits(model, batch.inputs, model.encode(batch.inputs), subsets)
-    right = logits.argmax(dim=2).eq(batch.labels).long()
+        logits = coalition_outputs(model, batch.inputs, model.encode(batch.inputs), subsets)
+    right = logits.argmax(dim=2).eq(batch.targets).long()
     sizes = torch.tensor([len(subset) for subset in subsets]).to(right)
     weights = shapley_numerators(model.modalities).to(right)
     # Not as a product of matrices: CUDA has none of integers.
@@ -92,17 +133,22 @@ def copies(values: Tensor) -> Tensor:
     return (-rounded).clamp_min(0)
 
 
-def with_copies(batch: Batch, rows: list[int], kept: dict[str, list[bool]]) -> Batch:
-    """The batch with a copy of each of `rows` behind it; modality m of copy i is zero unless `kept[m][i]`."""
+def with_copies(model: Model, batch: Batch, rows: list[int], kept: Mapping[str, list[bool]]) -> Batch:
+    """The batch with a copy of each of `rows` behind it; modality m of copy i is masked unless `kept[m][i]`."""
     if not rows:
         return batch
-    device = batch.labels.device
+    device = batch.targets.device
     # Without waiting for the device: the lists are short, and their copies pass through the driver's own memory.
     index = torch.tensor(rows).to(device, non_blocking=True)
     inputs = {}
     for name, x in batch.inputs.items():
         absent = ~torch.tensor(kept[name]).to(device, non_blocking=True)
-        copied = x.index_select(0, index).masked_fill(absent.view(-1, *[1] * (x.ndim - 1)), 0)
+        copied = x.index_select(0, index)
+        masked = model.masked(name, copied)
+        copied = torch.where(absent.view(-1, *[1] * (x.ndim - 1)), masked, copied)
         inputs[name] = torch.cat([x, copied])
-    labels = torch.cat([batch.labels, batch.labels.index_select(0, index)])
-    return Batch(inputs, labels, batch.clip_ids + [batch.clip_ids[row] for row in rows])
+    targets = torch.cat([batch.targets, batch.targets.index_select(0, index)])
+    if batch.ids is None:
+        return Batch(inputs, targets)
+    ids = list(batch.ids)
+    return Batch(inputs, targets, ids + [ids[row] for row in rows])

@@ -11,49 +11,51 @@ of which only the encoder is needed.
 Deviation: λ = 10 is that of a benchmark of such methods; the paper tunes it for each data set.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import mse_loss
 
-from agm.methods.method import Method, Past
-from agm.models.multimodal import Inputs, MultimodalModel
-from agm.pipeline.config import schema
+from agm.distributed import LossFunction, cross_entropy
+from agm.methods.method import Method
+from agm.methods.parameters import NonNegative
+from agm.models.multimodal import Inputs, Model
 
 
-class Umt(Method):
-    """UMT for any number of modalities."""
+class UMT(Method):
+    """UMT for any number of modalities.
 
-    taught = True
+    Args:
+        teachers: the trained encoder of each modality, `[B, …] → [B, D_m]`; None where it is not trained, to have its
+            network alone.
+        weight: λ, of the distance to the teachers' features; 0 is plain joint training.
+    """
 
-    class Config(schema.MethodBlock, extra="forbid"):
-        name: Literal["umt"]
-        weight: Annotated[float, Field(ge=0)] = 10.0
-        """λ, of the distance to the teachers' features; 0 is plain joint training."""
+    needs_features = True
+    prerequisites = ("teachers",)
 
-    config: Config
-
-    def __init__(self, config: Config, model: MultimodalModel, past: Past | None = None) -> None:
-        super().__init__(config, model, past)
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loss_fn: LossFunction = cross_entropy,
+        teachers: Mapping[str, nn.Module] | None = None,
+        weight: NonNegative = 10.0,
+    ) -> None:
+        super().__init__(model, loss_fn=loss_fn)
+        self.weight = weight
         # A plain dictionary: the teachers are neither trained nor stored with the method.
-        self.teachers = {name: _encoder(concept, name) for name, concept in past.concepts.items()} if past else {}
+        self.teachers = {name: teacher.eval() for name, teacher in (teachers or {}).items()}
 
-    def loss(self, model: MultimodalModel, inputs: Inputs, labels: Tensor) -> Tensor:
-        features = model.encode(inputs)
+    def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        features = self.model.encode(inputs)
         lessons = self._lessons(inputs)
         distances = torch.stack([mse_loss(h, lessons[name]) for name, h in features.items()])
         self.report(distance=distances)
-        return cross_entropy(model.fusion(features), labels) + self.config.weight * distances.sum()
+        return self.mean_loss(self.model.fusion(features), targets) + self.weight * distances.sum()
 
     @torch.no_grad()
     def _lessons(self, inputs: Inputs) -> Inputs:
         """t_m, in the shape of h_m."""
-        return {name: teacher(inputs[name]) for name, teacher in self.teachers.items()}
-
-
-def _encoder(concept: nn.Module, name: str) -> nn.Module:
-    """The encoder of modality `name` in its concept, which may be a whole network around it."""
-    network = concept if isinstance(concept, MultimodalModel) else concept.model
-    return network.encoders[name].eval()
+        return {name: self.teachers[name](inputs[name]) for name in self.modalities}

@@ -3,21 +3,26 @@
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import precision_recall_fscore_support
+from numpy.typing import NDArray
+
+from agm.extras import require
+
+Array = NDArray[Any]
 
 
-def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+def accuracy(scores: Array, labels: Array) -> float:
     """Share of clips whose highest score is their label's: `[N, C]` and `[N]`."""
     return float((scores.argmax(axis=1) == labels).mean())
 
 
-def classification_summary(scores: np.ndarray, labels: np.ndarray, classes: list[str]) -> dict[str, Any]:
+def classification_summary(scores: Array, labels: Array, classes: list[str]) -> dict[str, Any]:
     """Accuracy, macro F1, weighted F1 and a table per class, from `[N, C]` scores and `[N]` labels.
 
     A class without clips or without predictions has precision, recall and F1 of 0; macro F1 is the mean over all
     classes, weighted F1 that over the clips, each of which counts its class's.
     """
-    columns = precision_recall_fscore_support(
+    metrics = require("sklearn.metrics", "metrics")
+    columns = metrics.precision_recall_fscore_support(
         labels, scores.argmax(axis=1), labels=np.arange(len(classes)), zero_division=0
     )
     table = [

@@ -28,12 +28,14 @@ interval too narrow: .28 for C = 28, N = 100, covering .5.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import stats
-from sklearn.linear_model import Ridge, RidgeCV
+from numpy.typing import NDArray
 
-Array = np.ndarray
+from agm.extras import require
+
+Array = NDArray[Any]
 
 PENALTIES = np.logspace(-6, 6, 25)
 CLIPS_NEEDED = {"val": 2, "test": 3}
@@ -71,22 +73,39 @@ def too_few_clips(clips: dict[str, int]) -> str | None:
 
 
 def competition_strength(
-    fit: tuple[Array, Array],
-    test: tuple[Array, Array],
+    z_fit: Any,
+    y_fit: Any,
+    z_test: Any,
+    y_test: Any,
     *,
-    alpha: float | None,
-    confidence: float,
+    alpha: float | None = 120.0,
+    confidence: float = 0.95,
     seed: int = 0,
 ) -> Competition:
-    """d with its interval.
+    """d with its interval. Needs scikit-learn and SciPy: the extra `metrics`.
 
     Args:
-        fit: fused features `[N, D]` and the concept's outputs `[N, C]` of the clips to fit the ridge on.
-        test: the same of the test clips. Of both at least `CLIPS_NEEDED`.
-        alpha: the ridge's penalty; None chooses it by leave-one-out error on `fit`.
+        z_fit: fused features of the joint model, `[N, D]`, of the samples to fit the ridge on: neither of training nor
+            of the test. Arrays of NumPy, or tensors on the CPU.
+        y_fit: outputs of the mono-modal concept for the same samples, `[N, C]`.
+        z_test: fused features of the test samples, `[K, D]`.
+        y_test: the concept's outputs for them, `[K, C]`. Of both splits at least `CLIPS_NEEDED`.
+        alpha: the ridge's penalty, the paper's by default; None chooses it by leave-one-out error on the first split.
         confidence: coverage of the interval.
-        seed: of the groups.
+        seed: of the groups that the jackknife leaves out.
+
+    Raises:
+        ValueError: when shapes do not fit together, or a split has too few samples.
+        MissingExtra: when scikit-learn or SciPy is not installed.
     """
+    fit, test = _pair(z_fit, y_fit), _pair(z_test, y_test)
+    if fit[0].shape[1] != test[0].shape[1] or fit[1].shape[1] != test[1].shape[1]:
+        raise ValueError(
+            f"expected as many columns in both splits, found {fit[0].shape} and {fit[1].shape} to fit on, "
+            f"{test[0].shape} and {test[1].shape} to test on"
+        )
+    if short := too_few_clips({"val": len(fit[0]), "test": len(test[0])}):
+        raise ValueError(short)
     residual, alpha = residuals(fit, test, alpha)
     outputs = np.asarray(test[1], dtype=np.float64)
     published, rank = strength(residual, outputs)
@@ -95,12 +114,24 @@ def competition_strength(
     return Competition(d, low, high, published, rank, alpha)
 
 
+def _pair(features: Any, outputs: Any) -> tuple[Array, Array]:
+    """Features `[N, D]` and outputs `[N, C]` as arrays.
+
+    Raises:
+        ValueError: when they are not.
+    """
+    z, y = np.asarray(features), np.asarray(outputs)
+    if z.ndim != 2 or y.ndim != 2 or len(z) != len(y):
+        raise ValueError(f"expected features [N, D] and outputs [N, C], found {z.shape} and {y.shape}")
+    return z, y
+
+
 def corrected(
     residual: Array, outputs: Array, published: float, *, confidence: float, generator: np.random.Generator
 ) -> tuple[float, float, float]:
     """d corrected for its bias, and the ends of its interval; like what they estimate, never negative."""
     d, error, groups = jackknife(residual, outputs, published, generator)
-    half = error * stats.t.ppf((1 + confidence) / 2, groups - 1)
+    half = error * require("scipy.stats", "metrics").t.ppf((1 + confidence) / 2, groups - 1)
     d, low, high = (max(float(each), 0.0) for each in (d, d - half, d + half))
     return d, low, high
 
@@ -116,14 +147,16 @@ def jackknife(
     values = (published - (1 - shares) * without) / shares
     corrected = shares @ values
     variance = np.mean(shares / (1 - shares) * (values - corrected) ** 2)
-    return corrected, np.sqrt(variance), len(groups)
+    return float(corrected), float(np.sqrt(variance)), len(groups)
 
 
 def residuals(fit: tuple[Array, Array], test: tuple[Array, Array], alpha: float | None) -> tuple[Array, float]:
     """E = ridge(Z) − Y on the test clips, `[N, C]` float64, and the penalty of that ridge."""
-    ridge = RidgeCV(PENALTIES) if alpha is None else Ridge(alpha)
-    ridge.fit(*(each.astype(np.float64) for each in fit))
-    return ridge.predict(test[0].astype(np.float64)) - test[1], float(ridge.alpha_ if alpha is None else alpha)
+    linear_model = require("sklearn.linear_model", "metrics")
+    ridge = linear_model.RidgeCV(PENALTIES) if alpha is None else linear_model.Ridge(alpha)
+    ridge.fit(fit[0].astype(np.float64), fit[1].astype(np.float64))
+    residual = ridge.predict(test[0].astype(np.float64)) - test[1]
+    return residual, float(ridge.alpha_ if alpha is None else alpha)
 
 
 def strength(residual: Array, outputs: Array) -> tuple[float, int]:

@@ -5,9 +5,14 @@ Seeds are few, so the normal approximation would promise too much: intervals ove
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import stats
+from numpy.typing import NDArray
+
+from agm.extras import require
+
+Array = NDArray[Any]
 
 NOISE = 1e-12
 """Differences below this share of the values' size are rounding, not spread."""
@@ -73,7 +78,7 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], confid
     return Difference(float(differences.mean()), low, high, len(differences), p)
 
 
-def bootstrap_share(right: np.ndarray, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+def bootstrap_share(right: Array, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
     """Share of right answers of several seeds on the same clips, with a percentile interval.
 
     Clips and seeds are both drawn anew in each resample, so the interval is there for a single seed too.
@@ -94,24 +99,24 @@ def bootstrap_share(right: np.ndarray, confidence: float = 0.95, resamples: int 
     return Interval(float(right.mean()), float(low), float(high), seeds)
 
 
-def _sample(values: Sequence[float]) -> np.ndarray:
+def _sample(values: Sequence[float]) -> Array:
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or not len(sample) or not np.isfinite(sample).all():
         raise ValueError(f"expected a list of finite numbers, found {values!r}")
     return sample
 
 
-def _ends(sample: np.ndarray, size: float, confidence: float) -> tuple[float | None, float | None]:
+def _ends(sample: Array, size: float, confidence: float) -> tuple[float | None, float | None]:
     """Ends of the t interval; `size` is the magnitude that rounding is judged by."""
     if len(sample) == 1:
         return None, None
     if np.ptp(sample) <= NOISE * size:
         return float(sample.mean()), float(sample.mean())
-    interval = stats.ttest_1samp(sample, 0.0).confidence_interval(confidence)
+    interval = require("scipy.stats", "metrics").ttest_1samp(sample, 0.0).confidence_interval(confidence)
     return float(interval.low), float(interval.high)
 
 
-def _p_value(sample: np.ndarray, reference: np.ndarray, size: float) -> float | None:
+def _p_value(sample: Array, reference: Array, size: float) -> float | None:
     differences = sample - reference
     if len(sample) == 1:
         return None
@@ -119,4 +124,4 @@ def _p_value(sample: np.ndarray, reference: np.ndarray, size: float) -> float | 
         return 1.0
     if np.ptp(differences) <= NOISE * size:
         return None
-    return float(stats.ttest_rel(sample, reference).pvalue)
+    return float(require("scipy.stats", "metrics").ttest_rel(sample, reference).pvalue)

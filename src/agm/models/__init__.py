@@ -1,5 +1,5 @@
-"""The networks: an encoder per modality, a fusion, and the two put together."""
+"""The networks: encoders, fusions, and what puts them together."""
 
-from agm.models.multimodal import MultimodalModel, OnlyModality, build_concept, build_joint
+from agm.models.multimodal import BlackBox, Inputs, Mask, Model, Multimodal, OnlyModality
 
-__all__ = ["MultimodalModel", "OnlyModality", "build_concept", "build_joint"]
+__all__ = ["BlackBox", "Inputs", "Mask", "Model", "Multimodal", "OnlyModality"]

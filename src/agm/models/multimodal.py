@@ -1,141 +1,215 @@
-"""The multimodal network, and the mono-modal concepts that it is measured against."""
+"""The models that attribution and methods work with.
 
-import hashlib
+Three kinds, each an `nn.Module` that maps `{modality: [B, …]}` to outputs `[B, C]`:
+
+    Multimodal     an encoder per modality and a fusion: a masked modality's features are computed once (fast, exact)
+    BlackBox       any network: a masked modality is a masked input, and a whole forward pass
+    OnlyModality   a network that sees one modality and masks the others, always
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from agm.models.encoders import build_encoder
-from agm.models.fusion import Fusion, build_fusion
-from agm.pipeline.config import schema
-from agm.pipeline.io.tensors import Feature
+from agm.models.fusion import Additive, Fusion
 
 Inputs = dict[str, Tensor]
+"""A tensor per modality, `{m: [B, …]}`."""
+MaskValue = float | Tensor | Callable[[Tensor], Tensor]
+"""What stands in the place of a masked input: a number, a tensor `[…]` of one sample, or a function of the input
+`[B, …]` to `[1, …]` (the same for every sample) or `[B, …]`."""
+Mask = MaskValue | Mapping[str, MaskValue]
+"""One for all modalities, or one per modality; a modality that is not named is masked by zeros."""
 
 
-class MultimodalModel(nn.Module):
-    """An encoder per modality and a fusion: `{m: [B, …]} → [B, C]`.
-
-    Inputs are prepared (see `prepare`) before they are encoded or masked, so that zero is the mean input.
+class Model(nn.Module):
+    """What attribution and methods need of a model.
 
     Attributes:
-        exchange: what lets the encoders see each other on the way (`(encoders, inputs) → features`); None, with
-            encoders that do not, for every method but `greedy`.
+        modalities: names of the modalities, in the order of every `[M, …]` tensor.
+        encoders: the module of each modality whose weights belong to it alone; a black box may have none.
+        fusion: features to outputs.
+        mask: what stands in the place of a masked input.
+    """
+
+    modalities: list[str]
+    encoders: Mapping[str, nn.Module] | nn.ModuleDict
+    fusion: nn.Module
+    mask: Mask = 0.0
+
+    @property
+    def factored(self) -> bool:
+        """Whether the features of a modality depend on its own input only: then it need not be encoded again for each
+        coalition of modalities."""
+        return False
+
+    @property
+    def additive(self) -> bool:
+        """Whether the output is a sum of terms, one for each modality: `fusion` is then an `Additive`."""
+        return isinstance(self.fusion, Additive)
+
+    def encode(self, inputs: Inputs) -> Inputs:
+        """Inputs to features, `{m: [B, …]} → {m: [B, D_m]}`."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Inputs `{m: [B, …]}` to outputs `[B, C]`."""
+        outputs: Tensor = self.fusion(self.encode(inputs))
+        return outputs
+
+    def own_part(self, modality: str) -> nn.ModuleList:
+        """The modules in which no other modality has a share: the encoder and, where there is one, the classifier that
+        reads nothing but this modality."""
+        own = [self.encoders[modality]]
+        if isinstance(self.fusion, Fusion):
+            own += self.fusion.own_classifier(modality)
+        return nn.ModuleList(own)
+
+    def masked(self, modality: str, x: Tensor) -> Tensor:
+        """The input of a masked modality, of the type of x `[B, …]`: `[1, …]` where all samples share it, else
+        `[B, …]`."""
+        value: Any = self.mask
+        if isinstance(value, Mapping):
+            value = value.get(modality, 0.0)
+        if callable(value):
+            return value(x)
+        if isinstance(value, Tensor):
+            return value.to(x).expand(1, *x.shape[1:])
+        return torch.full_like(x[:1], value)
+
+
+class Multimodal(Model):
+    """An encoder per modality and a fusion: `{m: [B, …]} → [B, C]`.
+
+    Args:
+        encoders: by modality, `[B, …] → [B, D_m]`, or `[B, T_m, D_m]` for a fusion of sequences.
+        fusion: `{m: [B, D_m]} → [B, C]`, such as `agm.fusion.LateConcat`.
+        mask: what stands in the place of a masked input.
+
+    Attributes:
+        exchange: a module that lets the encoders see each other on the way, `(encoders, inputs) → features`; None,
+            with encoders that do not, for every method but `Greedy`.
     """
 
     exchange: nn.Module | None
+    encoders: nn.ModuleDict
+    fusion: Fusion
 
-    def __init__(self, encoders: dict[str, nn.Module], fusion: Fusion, features: dict[str, Feature]) -> None:
+    def __init__(self, encoders: Mapping[str, nn.Module], fusion: Fusion, *, mask: Mask = 0.0) -> None:
         super().__init__()
+        if list(encoders) != list(fusion.dims):
+            raise ValueError(f"expected an encoder for each of {list(fusion.dims)}, found {list(encoders)}")
         # Not a class attribute: that would hide the module set here later.
         self.exchange = None
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
-        for name, feature in features.items():
-            if feature.mean is not None:
-                mean, scale = _per_channel(feature)
-                self.register_buffer(f"mean_{name}", mean, persistent=False)
-                self.register_buffer(f"scale_{name}", scale, persistent=False)
-        self._padded = {name for name, feature in features.items() if feature.kind == "sequence"}
+        self.mask = mask
 
     @property
-    def modalities(self) -> list[str]:
+    def modalities(self) -> list[str]:  # type: ignore[override]
         return list(self.encoders)
 
-    def prepare(self, raw: Inputs) -> Inputs:
-        """Stored tensors to network inputs: normalised by the training split's statistics, but for words, which stay
-        numbers, and padded steps of sequences, which stay exactly zero."""
-        return {name: self._normalise(name, raw[name]) for name in self.encoders}
-
-    def _normalise(self, name: str, x: Tensor) -> Tensor:
-        if not hasattr(self, f"mean_{name}"):
-            return x.long()
-        mean, scale = getattr(self, f"mean_{name}"), getattr(self, f"scale_{name}")
-        normalised = (x.to(mean.dtype) - mean) / scale
-        if name not in self._padded:
-            return normalised
-        empty = x.eq(0).flatten(2).all(dim=2)
-        return normalised.masked_fill(empty.view(*empty.shape, *[1] * (x.ndim - 2)), 0.0)
-
-    def own_part(self, modality: str) -> nn.ModuleList:
-        """What no other modality has a share in: its encoder and, in a fusion that has one, its own classifier."""
-        return nn.ModuleList([self.encoders[modality], *self.fusion.own_classifier(modality)])
+    @property
+    def factored(self) -> bool:
+        return self.exchange is None
 
     def encode(self, inputs: Inputs) -> Inputs:
-        """Prepared inputs to features, `{m: [B, …]} → {m: [B, D_m]}`, `[B, T_m, D_m]` for a sequential fusion."""
         if self.exchange is not None:
-            return self.exchange(self.encoders, inputs)
+            features: Inputs = self.exchange(self.encoders, inputs)
+            return features
         return {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
 
+
+class BlackBox(Model):
+    """Any network, of which only inputs and outputs are known: `{m: [B, …]} → [B, C]`.
+
+    Args:
+        network: called with the dictionary of inputs.
+        modalities: the keys of that dictionary.
+        output: where the logits are in what the network returns: a key or an attribute of a dictionary or an object
+            (such as "logits" of a Hugging Face `ModelOutput`), a place in a tuple, or a function of what it returns.
+            None: the network returns the tensor itself.
+        encoders: by modality, the modules of the network whose weights belong to this modality alone; for methods that
+            change the gradients of encoders.
+        unpack: whether the network takes the inputs as keyword arguments.
+        mask: what stands in the place of a masked input.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        modalities: Sequence[str],
+        *,
+        output: str | int | Callable[[Any], Tensor] | None = None,
+        encoders: Mapping[str, nn.Module] = MappingProxyType({}),
+        unpack: bool = False,
+        mask: Mask = 0.0,
+    ) -> None:
+        super().__init__()
+        unknown = [name for name in encoders if name not in modalities]
+        if unknown:
+            raise ValueError(f"encoders names {unknown}, and the modalities are {list(modalities)}")
+        self.modalities = list(modalities)
+        self.fusion = _Whole(network, output, unpack)
+        # A plain mapping: its modules are registered in the network already.
+        self.encoders = MappingProxyType(dict(encoders))
+        self.mask = mask
+
+    def encode(self, inputs: Inputs) -> Inputs:
+        """The inputs themselves: nothing is known of what becomes of them."""
+        return inputs
+
+
+class _Whole(nn.Module):
+    """A network from inputs to outputs, in the place of a fusion."""
+
+    def __init__(self, network: nn.Module, output: str | int | Callable[[Any], Tensor] | None, unpack: bool) -> None:
+        super().__init__()
+        self.network, self.output, self.unpack = network, output, unpack
+
     def forward(self, inputs: Inputs) -> Tensor:
-        return self.fusion(self.encode(inputs))
+        returned = self.network(**inputs) if self.unpack else self.network(inputs)
+        outputs = self._pick(returned)
+        if not isinstance(outputs, Tensor):
+            kind = type(outputs).__name__
+            raise TypeError(f"the network returns a {kind}: say where its logits are, BlackBox(…, output=…)")
+        return outputs
+
+    def _pick(self, returned: Any) -> Any:
+        if self.output is None:
+            return returned
+        if callable(self.output):
+            return self.output(returned)
+        if isinstance(self.output, str) and not isinstance(returned, Mapping):
+            return getattr(returned, self.output)
+        return returned[self.output]
 
 
-class OnlyModality(nn.Module):
-    """A multimodal network that sees one modality only: the other inputs are zeros, in training and after."""
+class OnlyModality(Model):
+    """A multimodal network that sees one modality only: the other inputs are masked, in training and after."""
 
-    def __init__(self, model: MultimodalModel, modality: str) -> None:
+    def __init__(self, model: Multimodal, modality: str) -> None:
         super().__init__()
         self.model = model
         self.modality = modality
 
     @property
-    def fusion(self) -> Fusion:
+    def fusion(self) -> Fusion:  # type: ignore[override]
         return self.model.fusion
 
     @property
-    def modalities(self) -> list[str]:
+    def encoders(self) -> nn.ModuleDict:  # type: ignore[override]
+        return self.model.encoders
+
+    @property
+    def modalities(self) -> list[str]:  # type: ignore[override]
         return self.model.modalities
 
-    def prepare(self, raw: Inputs) -> Inputs:
-        inputs = self.model.prepare(raw)
-        return {name: x if name == self.modality else torch.zeros_like(x) for name, x in inputs.items()}
-
-    def forward(self, inputs: Inputs) -> Tensor:
-        return self.model(inputs)
-
-
-def build_joint(
-    params: schema.Params, fusion: str, features: dict[str, Feature], classes: int, seed: int
-) -> MultimodalModel:
-    """The network of one fusion. Its initial weights depend on `seed` alone, not on the method."""
-    return _build(params, fusion, features, classes, seed)
-
-
-def build_concept(
-    params: schema.Params, fusion: str, modality: str, features: dict[str, Feature], classes: int, seed: int
-) -> MultimodalModel | OnlyModality:
-    """The mono-modal concept of `modality` (paper, section 3): for a late fusion the modality's encoder with a
-    classifier of its own; for an early one the whole network with the other inputs zeroed."""
-    whole = _build(params, fusion, features, classes, seed)
-    if not whole.fusion.late:
-        return OnlyModality(whole, modality)
-    return _build(params, fusion, {modality: features[modality]}, classes, seed)
-
-
-def _build(
-    params: schema.Params, fusion: str, features: dict[str, Feature], classes: int, seed: int
-) -> MultimodalModel:
-    block, encoders = params.fusions[fusion], {}
-    for name, feature in features.items():
-        # A seed of its own, so that an encoder starts alike whichever modalities stand beside it.
-        seed_for(seed, f"encoder {name}")
-        encoders[name] = build_encoder(params.encoders[name], feature, block.sequential)
-    seed_for(seed, "fusion")
-    head = build_fusion(block, {name: encoder.dim for name, encoder in encoders.items()}, classes)
-    return MultimodalModel(encoders, head, features)
-
-
-def seed_for(seed: int, purpose: str) -> None:
-    """Seed torch's global generator for one part of a network, whatever the other parts drew."""
-    digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:7], "little"))
-
-
-def _per_channel(feature: Feature) -> tuple[Tensor, Tensor]:
-    """Mean and scale per channel, shaped for `[…, C, H, W]`, of a sequence for `[…, C]`."""
-    shape = (-1,) if feature.kind == "sequence" else (-1, 1, 1)
-    dtype = torch.get_default_dtype()
-    mean, scale = (torch.tensor(each, dtype=dtype).view(shape) for each in (feature.mean, feature.scale))
-    # A scale that single precision rounds to zero.
-    return mean, scale.clamp_min(torch.finfo(dtype).tiny)
+    def encode(self, inputs: Inputs) -> Inputs:
+        seen = {}
+        for name, x in inputs.items():
+            seen[name] = x if name == self.modality else self.model.masked(name, x).expand_as(x)
+        return self.model.encode(seen)

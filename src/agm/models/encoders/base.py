@@ -1,13 +1,8 @@
 """What every encoder offers, and how its weights start."""
 
 from collections.abc import Generator, Sequence
-from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-
-from agm.pipeline.errors import AgmError
 
 
 class Encoder(nn.Module):
@@ -19,15 +14,18 @@ class Encoder(nn.Module):
 
     Attributes:
         dim: size of the feature, of each token where there are several.
-        stages: the modules in order.
         channels: C of the state after each stage.
         sequence: whether the feature is `[B, T, dim]`, with padded positions exactly zero.
     """
 
     dim: int
-    stages: Sequence[nn.Module]
     channels: list[int]
     sequence = False
+
+    @property
+    def stages(self) -> Sequence[nn.Module]:
+        """The modules in order."""
+        raise NotImplementedError
 
     def begin(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """The state before the first stage, and for sequences which positions are padding, bool `[B, T]`."""
@@ -68,19 +66,3 @@ def initialise(module: nn.Module) -> None:
                 nn.init.zeros_(each.bias)
         elif isinstance(each, nn.Conv1d | nn.Conv2d):
             nn.init.kaiming_uniform_(each.weight, mode="fan_out", nonlinearity="relu")
-
-
-def pretrained(path: Path, parameter: str) -> dict[str, Tensor]:
-    """The weights in a safetensors file that `encoders.<modality>.<parameter>` names.
-
-    Raises:
-        AgmError: when it is missing or none.
-    """
-    if not path.is_file():
-        raise AgmError(
-            "There are no pretrained weights", where=path, fix=f"set encoders.<modality>.{parameter} to a local file"
-        )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise AgmError(f"The pretrained weights are not a safetensors file, or damaged: {error}", where=path) from None

@@ -1,12 +1,12 @@
 """Encoders of images, and of what is laid out like one: `[B, C, H, W]`."""
 
-from collections.abc import Generator
-from pathlib import Path
+from collections.abc import Generator, Mapping, Sequence
+from itertools import pairwise
+from typing import cast
 
 from torch import Tensor, nn
 
-from agm.models.encoders.base import Encoder, pretrained
-from agm.pipeline.errors import AgmError
+from agm.models.encoders.base import Encoder
 
 
 class OfImages(Encoder):
@@ -24,16 +24,20 @@ class OfImages(Encoder):
 class Conv(OfImages):
     """Stride-2 convolutions with BatchNorm: `[B, C, H, W] → [B, channels[-1]]`."""
 
-    def __init__(self, in_channels: int, channels: list[int], sequence: bool = False) -> None:
+    def __init__(self, in_channels: int, channels: Sequence[int] = (16, 32, 64), sequence: bool = False) -> None:
         super().__init__(sequence)
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()
-            )
-            for before, after in zip([in_channels, *channels], channels, strict=False)
-        )
+        stages = nn.ModuleList()
+        for before, after in pairwise([in_channels, *channels]):
+            convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+            stages.append(nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU()))
+        # Registered directly: the name is that of the property below, and of the weights in stored runs.
+        self._modules["stages"] = stages
         self.channels = list(channels)
         self.dim = channels[-1]
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        return list(cast(nn.ModuleList, self._modules["stages"]))
 
 
 class ResNet18(OfImages):
@@ -53,27 +57,28 @@ class ResNet18(OfImages):
         network.fc = nn.Identity()
         stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         # A plain list: its modules are registered in the network, under torchvision's names.
-        self.stages = [stem, network.layer1, network.layer2, network.layer3, network.layer4]
+        self._stages = [stem, network.layer1, network.layer2, network.layer3, network.layer4]
         self.channels = [64, 64, 128, 256, 512]
 
-    def load(self, path: Path) -> None:
-        """Load torchvision's weights from a safetensors file.
+    @property
+    def stages(self) -> list[nn.Module]:
+        return self._stages
+
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        """Load torchvision's weights of a ResNet-18, by their names there.
 
         A first layer of 3 channels is summed for 1; for any other number, as optical flow has, each has the mean of
-        the three (Wang et al., 2016).
+        the three (Wang et al., 2016). The classifier's weights are left out.
 
         Raises:
-            AgmError: when the file is missing or holds another network.
+            RuntimeError: when they are those of another network.
         """
-        weights = {name: value for name, value in pretrained(path, "weights").items() if not name.startswith("fc.")}
+        weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
         channels = self.network.conv1.in_channels
         if channels != 3 and (first := weights.get("conv1.weight")) is not None:
             gray = first.sum(dim=1, keepdim=True)
             weights["conv1.weight"] = gray if channels == 1 else (gray / 3).repeat(1, channels, 1, 1)
-        try:
-            self.network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise AgmError(f"These are not the weights of a ResNet-18: {error}", where=path) from None
+        self.network.load_state_dict(weights)
 
 
 class OverFrames(Encoder):

@@ -4,7 +4,6 @@ from torch import Tensor, nn
 
 from agm.models.encoders.base import Encoder, initialise
 from agm.models.tokens import kept, mean_of_kept, padding_of
-from agm.pipeline.config import schema
 
 
 class SequenceTransformer(Encoder):
@@ -15,17 +14,25 @@ class SequenceTransformer(Encoder):
     Deviation: padding is not attended to, where the published network takes it for data.
     """
 
-    def __init__(self, values: int, config: schema.SequenceTransformerEncoder, sequence: bool = False) -> None:
+    def __init__(
+        self,
+        values: int,
+        *,
+        dim: int = 768,
+        num_heads: int = 4,
+        num_layers: int = 8,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        sequence: bool = False,
+    ) -> None:
         """`values`: numbers in one step."""
         super().__init__()
-        self.dim, self.sequence = config.dim, sequence
-        self.projection = nn.Conv1d(values, config.dim, 1, bias=False)
-        layer = nn.TransformerEncoderLayer(
-            config.dim, config.num_heads, config.dim_feedforward, config.dropout, batch_first=True
-        )
+        self.dim, self.sequence = dim, sequence
+        self.projection = nn.Conv1d(values, dim, 1, bias=False)
+        layer = nn.TransformerEncoderLayer(dim, num_heads, dim_feedforward, dropout, batch_first=True)
         # As in the encoder of words: no nested tensors.
-        self.layers = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
-        self.channels = [config.dim] * config.num_layers
+        self.layers = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+        self.channels = [dim] * num_layers
         # The layers keep PyTorch's own initialisation, as in the published network: see `initialise`.
         initialise(self.projection)
 
@@ -41,6 +48,7 @@ class SequenceTransformer(Encoder):
         return stage(state, src_key_padding_mask=padding)
 
     def end(self, state: Tensor, padding: Tensor | None) -> Tensor:
+        assert padding is not None, "sequences have padding"
         return kept(state, padding) if self.sequence else state[:, 0]
 
 
@@ -51,11 +59,16 @@ class Identity(Encoder):
     def __init__(self, dim: int, sequence: bool = False) -> None:
         super().__init__()
         self.dim, self.sequence = dim, sequence
-        self.stages, self.channels = [], []
+        self.channels = []
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        return []
 
     def begin(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         x = x.flatten(2)
         return x, padding_of(x)
 
     def end(self, state: Tensor, padding: Tensor | None) -> Tensor:
+        assert padding is not None, "sequences have padding"
         return state if self.sequence else mean_of_kept(state, padding)

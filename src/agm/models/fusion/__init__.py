@@ -8,29 +8,6 @@ from agm.models.fusion.gated import Gated
 from agm.models.fusion.late import LateConcat, LateSum
 from agm.models.fusion.low_rank import LowRank
 from agm.models.fusion.psp import Psp
-from agm.pipeline.config import schema
-
-
-def build_fusion(config: schema.Fusion, dims: dict[str, int], classes: int) -> Fusion:
-    """The fusion that `config` describes, for features of sizes `dims`, initialised from torch's global generator."""
-    match config:
-        case schema.LateSum():
-            return LateSum(dims, classes)
-        case schema.LateConcat():
-            return LateConcat(dims, classes)
-        case schema.Early():
-            return Early(dims, classes, config)
-        case schema.Film():
-            return Film(dims, classes)
-        case schema.Gated():
-            return Gated(dims, classes, config)
-        case schema.LowRank():
-            return LowRank(dims, classes, config)
-        case schema.CrossAttention():
-            return CrossAttention(dims, classes, config)
-        case schema.Psp():
-            return Psp(dims, classes, config)
-
 
 __all__ = [
     "Additive",
@@ -46,5 +23,4 @@ __all__ = [
     "MaxOut",
     "Mixed",
     "Psp",
-    "build_fusion",
 ]

@@ -61,7 +61,7 @@ class Additive(Fusion):
         """b_m, `[C]`: of a bias that the modalities share, an equal part each."""
         raise NotImplementedError
 
-    def mono_modal(self, features: Features) -> Tensor:
+    def unimodal(self, features: Features) -> Tensor:
         """u of every modality, `[M, B, C]`."""
         weights, biases = self.weights(), self.biases()
         return torch.stack([nn.functional.linear(h, weights[name], biases[name]) for name, h in features.items()])

@@ -17,6 +17,7 @@ mean take their places.
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,6 @@ from torch import Tensor, nn
 from agm.models.encoders import initialise
 from agm.models.fusion.base import Features, Mixed
 from agm.models.tokens import mean_of_kept, padding_of
-from agm.pipeline.config import schema
 
 
 class CrossAttention(Mixed):
@@ -32,12 +32,24 @@ class CrossAttention(Mixed):
 
     sequential = True
 
-    def __init__(self, dims: dict[str, int], classes: int, config: schema.CrossAttention) -> None:
+    def __init__(
+        self,
+        dims: dict[str, int],
+        classes: int,
+        *,
+        dim: int = 512,
+        num_heads: int = 4,
+        num_layers: int = 6,
+        dim_feedforward: int = 1024,
+        dropout: float = 0.1,
+    ) -> None:
         super().__init__(dims, classes)
-        self.projections = nn.ModuleDict({name: nn.Linear(dim, config.dim) for name, dim in dims.items()})
-        self.layers = nn.ModuleList(Layer(list(dims), config) for _ in range(config.num_layers))
-        self.norms = nn.ModuleDict({name: nn.LayerNorm(config.dim) for name in dims})
-        self.classifier = nn.Linear(len(dims) * config.dim, classes)
+        self.projections = nn.ModuleDict({name: nn.Linear(width, dim) for name, width in dims.items()})
+        self.layers = nn.ModuleList(
+            Layer(list(dims), dim, num_heads, dim_feedforward, dropout) for _ in range(num_layers)
+        )
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(dim) for name in dims})
+        self.classifier = nn.Linear(len(dims) * dim, classes)
         initialise(self)
 
     def fuse(self, features: Features) -> Tensor:
@@ -56,39 +68,40 @@ class CrossAttention(Mixed):
 class Layer(nn.Module):
     """One layer of all modalities."""
 
-    def __init__(self, names: list[str], config: schema.CrossAttention) -> None:
+    def __init__(self, names: list[str], dim: int, num_heads: int, dim_feedforward: int, dropout: float) -> None:
         super().__init__()
-        self.streams = nn.ModuleDict({name: Stream(config) for name in names})
+        self.streams = nn.ModuleDict({name: Stream(dim, num_heads, dim_feedforward, dropout) for name in names})
+
+    def stream(self, modality: str) -> "Stream":
+        """A modality's part of the layer."""
+        return cast(Stream, self.streams[modality])
 
     def forward(self, states: Features, padding: Features) -> Features:
         """`{m: [B, T_m, dim]}` and which tokens are padding, `{m: [B, T_m]}`, to the states after the layer."""
-        states = {name: stream.see_own(states[name], padding[name]) for name, stream in self.streams.items()}
-        seen = {name: stream.cross_norm(states[name]) for name, stream in self.streams.items()}
+        states = {name: self.stream(name).see_own(state, padding[name]) for name, state in states.items()}
+        seen = {name: self.stream(name).cross_norm(state) for name, state in states.items()}
         after = {}
-        for name, stream in self.streams.items():
+        for name in states:
             others = [other for other in states if other != name]
             context = torch.cat([seen[other] for other in others], dim=1)
             hidden = torch.cat([padding[other] for other in others], dim=1)
-            after[name] = stream.see_others(states[name], seen[name], context, hidden)
+            after[name] = self.stream(name).see_others(states[name], seen[name], context, hidden)
         return after
 
 
 class Stream(nn.Module):
     """One modality's part of a layer."""
 
-    def __init__(self, config: schema.CrossAttention) -> None:
+    def __init__(self, dim: int, num_heads: int, dim_feedforward: int, dropout: float) -> None:
         super().__init__()
-        dim = config.dim
-        self.own, self.others = (
-            nn.MultiheadAttention(dim, config.num_heads, config.dropout, batch_first=True) for _ in range(2)
-        )
-        self.own_norm, self.cross_norm, self.last_norm = (nn.LayerNorm(dim) for _ in range(3))
-        self.dropout = nn.Dropout(config.dropout)
+        self.own = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
+        self.others = nn.MultiheadAttention(dim, num_heads, dropout, batch_first=True)
+        self.own_norm = nn.LayerNorm(dim)
+        self.cross_norm = nn.LayerNorm(dim)
+        self.last_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
         self.feedforward = nn.Sequential(
-            nn.Linear(dim, config.dim_feedforward),
-            nn.ReLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.dim_feedforward, dim),
+            nn.Linear(dim, dim_feedforward), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim_feedforward, dim)
         )
 
     def see_own(self, state: Tensor, padding: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Early fusion of the published experiments: a MaxOut network over the concatenated features."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -7,27 +8,27 @@ from torch import Tensor, nn
 
 from agm.models.encoders import initialise
 from agm.models.fusion.base import Features, Mixed
-from agm.pipeline.config import schema
 
 
 class Early(Mixed):
     """f = W Z + b with Z = MaxOut(BatchNorm([h_1 … h_M])): the modalities interact before the classifier."""
 
-    def __init__(self, dims: dict[str, int], classes: int, config: schema.Early) -> None:
+    def __init__(
+        self,
+        dims: dict[str, int],
+        classes: int,
+        *,
+        hidden: Sequence[int] = (2048, 1024),
+        pieces: int = 2,
+        dropout: float = 0.3,
+    ) -> None:
         super().__init__(dims, classes)
-        widths = [sum(dims.values()), *config.hidden]
+        widths = [sum(dims.values()), *hidden]
         self.norm = nn.BatchNorm1d(widths[0], eps=1e-4)
-        self.mixer = nn.Sequential(
-            *(
-                layer
-                for before, after in pairwise(widths)
-                for layer in (
-                    MaxOut(before, after, config.pieces),
-                    nn.BatchNorm1d(after),
-                    nn.Dropout(config.dropout),
-                )
-            )
-        )
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [MaxOut(before, after, pieces), nn.BatchNorm1d(after), nn.Dropout(dropout)]
+        self.mixer = nn.Sequential(*layers)
         self.classifier = nn.Linear(widths[-1], classes)
         initialise(self)
 

@@ -9,17 +9,16 @@ from torch import Tensor, nn
 
 from agm.models.encoders import initialise
 from agm.models.fusion.base import Features, Mixed
-from agm.pipeline.config import schema
 
 
 class Gated(Mixed):
     """A sum of the modalities' projections, each weighted number by number by a gate that sees all features."""
 
-    def __init__(self, dims: dict[str, int], classes: int, config: schema.Gated) -> None:
+    def __init__(self, dims: dict[str, int], classes: int, *, hidden: int = 512) -> None:
         super().__init__(dims, classes)
-        self.projections = nn.ModuleList(nn.Linear(dim, config.hidden) for dim in dims.values())
-        self.gates = nn.Linear(sum(dims.values()), len(dims) * config.hidden)
-        self.classifier = nn.Linear(config.hidden, classes)
+        self.projections = nn.ModuleList(nn.Linear(dim, hidden) for dim in dims.values())
+        self.gates = nn.Linear(sum(dims.values()), len(dims) * hidden)
+        self.classifier = nn.Linear(hidden, classes)
         initialise(self)
 
     def fuse(self, features: Features) -> Tensor:

@@ -1,5 +1,7 @@
 """Late fusions: the modalities meet in the classifier only."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -37,18 +39,22 @@ class LateSum(Additive):
         self.heads = nn.ModuleDict({name: nn.Linear(dim, classes) for name, dim in dims.items()})
         initialise(self)
 
+    def head(self, modality: str) -> nn.Linear:
+        """The linear layer of a modality."""
+        return cast(nn.Linear, self.heads[modality])
+
     @property
     def classifiers(self) -> list[nn.Linear]:
-        return list(self.heads.values())
+        return [self.head(name) for name in self.dims]
 
     def own_classifier(self, modality: str) -> list[nn.Linear]:
-        return [self.heads[modality]]
+        return [self.head(modality)]
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: head.weight for name, head in self.heads.items()}
+        return {name: self.head(name).weight for name in self.dims}
 
     def biases(self) -> dict[str, Tensor]:
-        return {name: head.bias for name, head in self.heads.items()}
+        return {name: self.head(name).bias for name in self.dims}
 
     def classify(self, fused: Tensor) -> Tensor:
         parts = fused.split(list(self.dims.values()), dim=1)

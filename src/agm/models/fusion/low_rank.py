@@ -16,21 +16,18 @@ from torch import Tensor, nn
 
 from agm.models.encoders import initialise
 from agm.models.fusion.base import Features, Mixed
-from agm.pipeline.config import schema
 
 
 class LowRank(Mixed):
     """The outer product of all features through a low-rank map."""
 
-    def __init__(self, dims: dict[str, int], classes: int, config: schema.LowRank) -> None:
+    def __init__(self, dims: dict[str, int], classes: int, *, rank: int = 4, hidden: int = 512) -> None:
         super().__init__(dims, classes)
-        self.rank = config.rank
+        self.rank = rank
         # The column of the 1 is a weight like the others: a bias would start at 0, and so would the product of
         # everything with a masked modality.
-        self.factors = nn.ModuleList(
-            nn.Linear(1 + dim, config.rank * config.hidden, bias=False) for dim in dims.values()
-        )
-        self.classifier = nn.Linear(config.hidden, classes)
+        self.factors = nn.ModuleList(nn.Linear(1 + dim, rank * hidden, bias=False) for dim in dims.values())
+        self.classifier = nn.Linear(hidden, classes)
         initialise(self)
 
     def fuse(self, features: Features) -> Tensor:

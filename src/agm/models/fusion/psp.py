@@ -26,7 +26,6 @@ from torch.nn.functional import normalize
 
 from agm.models.encoders import initialise
 from agm.models.fusion.base import Features, Mixed
-from agm.pipeline.config import schema
 
 
 class Psp(Mixed):
@@ -34,17 +33,29 @@ class Psp(Mixed):
 
     sequential = True
 
-    def __init__(self, dims: dict[str, int], classes: int, config: schema.Psp) -> None:
+    def __init__(
+        self,
+        dims: dict[str, int],
+        classes: int,
+        *,
+        regions: int = 49,
+        attention: int = 512,
+        hidden: int = 128,
+        fused: int = 64,
+        threshold: float = 0.099,
+        dropout: float = 0.1,
+    ) -> None:
         super().__init__(dims, classes)
         sound, picture = dims.values()
-        self.regions, hidden = config.regions, config.hidden
-        picture //= config.regions
-        self.sound_in, self.picture_in = (nn.Linear(dim, hidden, bias=False) for dim in (sound, picture))
-        self.look = RegionAttention(hidden, picture, config.attention, config.regions)
+        self.regions = regions
+        picture //= regions
+        self.sound_in = nn.Linear(sound, hidden, bias=False)
+        self.picture_in = nn.Linear(picture, hidden, bias=False)
+        self.look = RegionAttention(hidden, picture, attention, regions)
         self.sound_lstm, self.picture_lstm = BiLstm(hidden), BiLstm(hidden)
-        self.propagate = Propagation(2 * hidden, config.threshold, config.dropout)
-        self.last = nn.Linear(2 * hidden, config.fused, bias=False)
-        self.classifier = nn.Linear(config.fused, classes)
+        self.propagate = Propagation(2 * hidden, threshold, dropout)
+        self.last = nn.Linear(2 * hidden, fused, bias=False)
+        self.classifier = nn.Linear(fused, classes)
         initialise(self)
 
     def fuse(self, features: Features) -> Tensor:

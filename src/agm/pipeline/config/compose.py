@@ -28,7 +28,7 @@ def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GRO
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from agm import methods
+    from agm.pipeline.config import methods
     from agm.pipeline.steps.ingest.adapters import foresee
 
     if not (groups / "config.yaml").exists():

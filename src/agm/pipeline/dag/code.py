@@ -24,11 +24,12 @@ NETWORKS = (
     "attribution.py",
     "distributed.py",
     "models",
+    "pipeline/networks.py",
     f"{IO}/tensors.py",
     "pipeline/runtime/device.py",
     f"{STEP}/shard/stream.py",
 )
-METHODS = ("methods/__init__.py", "methods/method.py")
+METHODS = ("methods/__init__.py", "methods/method.py", "methods/parameters.py", "pipeline/config/methods.py")
 SCORES = ("metrics/classification.py", "metrics/competition.py", "metrics/responses.py")
 FILES = tuple(f"{IO}/{name}.py" for name in ("encoding", "hdf5", "limits", "media", "source"))
 TABLES = (f"{IO}/tables.py", f"{IO}/tensors.py")

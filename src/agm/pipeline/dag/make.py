@@ -37,7 +37,7 @@ def run(step: str, cell: tuple[str, ...], force: bool) -> None:
     """
     params = config.load()
     if step in METHODS_CHECKED:
-        from agm import methods
+        from agm.pipeline.config import methods
 
         methods.check(params, config.PARAMS_FILE)
     if step == "list":

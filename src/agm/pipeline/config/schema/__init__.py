@@ -48,7 +48,7 @@ from agm.pipeline.config.schema.fusions import (
     LowRank,
     Psp,
 )
-from agm.pipeline.config.schema.methods import MethodBlock, Window
+from agm.pipeline.config.schema.methods import MethodBlock
 from agm.pipeline.config.schema.params import Params
 from agm.pipeline.config.schema.training import AdamW, Evaluation, Sgd, StepSchedule, Study, Trainer
 
@@ -104,5 +104,4 @@ __all__ = [
     "Trainer",
     "TransformerEncoder",
     "VideoFeatures",
-    "Window",
 ]

@@ -1,28 +1,15 @@
-"""What all methods' parameters have; the rest is in each method's own file."""
+"""What all methods' parameters have; the rest is in the constructor of each (`agm.pipeline.config.methods`)."""
 
-from typing import Annotated
-
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from agm.pipeline.config.schema.base import Block, Name
 
 
 class MethodBlock(Block):
-    """One method's parameters. Their types are in the method's own file, `agm/methods/<name>.py`, which imports torch:
-    `agm.methods.check` reads them, this schema only the name."""
+    """One method's parameters. Their types are in the signature of its class, whose module imports torch:
+    `agm.pipeline.config.methods` reads them, this schema only the name."""
 
     model_config = ConfigDict(extra="allow")
 
     name: Name
-    """The method's file below src/agm/methods."""
-
-
-class Window(Block):
-    first: Annotated[int, Field(ge=0)] = 0
-    """First epoch of modulation."""
-    last: Annotated[int, Field(ge=0)] | None = None
-    """Last epoch of modulation; null modulates to the end."""
-
-    def holds(self, epoch: int) -> bool:
-        """Whether `epoch` is within."""
-        return self.first <= epoch and (self.last is None or epoch <= self.last)
+    """The method: the name of its file in src/agm/methods."""

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agm.models import MultimodalModel
+from agm.models import Multimodal
+from agm.pipeline.networks import Preparation
 from agm.pipeline.steps.evaluate.predict import Predictions, separable
 from agm.pipeline.steps.shard.stream import Shards
 
@@ -20,7 +21,7 @@ Counts = dict[str, list[int]]
 
 
 def permuted_accuracy(
-    model: MultimodalModel, predictions: Predictions, shards: Shards, split: str, draws: int, batch_size: int
+    model: Multimodal, predictions: Predictions, shards: Shards, split: str, draws: int, batch_size: int
 ) -> dict[str, list[float]]:
     """Accuracy of every draw with each modality's features permuted over the clips of `split`, `{m: [draws]}`.
 
@@ -39,7 +40,7 @@ def permuted_accuracy(
 
 
 @torch.no_grad()
-def _over_the_split(model: MultimodalModel, predictions: Predictions, draws: int, batch_size: int) -> Counts:
+def _over_the_split(model: Multimodal, predictions: Predictions, draws: int, batch_size: int) -> Counts:
     """How many clips are right in each draw, from their features."""
     device = next(model.parameters()).device
     features = {name: torch.from_numpy(h).to(device) for name, h in predictions.features.items()}
@@ -59,18 +60,19 @@ def _over_the_split(model: MultimodalModel, predictions: Predictions, draws: int
 
 
 @torch.no_grad()
-def _within_batches(model: MultimodalModel, shards: Shards, split: str, draws: int, batch_size: int) -> Counts:
+def _within_batches(model: Multimodal, shards: Shards, split: str, draws: int, batch_size: int) -> Counts:
     """How many clips are right in each draw, by a pass over the shards."""
     device = next(model.parameters()).device
     right = {name: [0] * draws for name in model.modalities}
     clips = shards.rows(split)
+    prepare = Preparation(shards.features, model.modalities).to(device)
     # Batches of nearly one size: a last one of a single clip has nothing to permute.
     size = -(-clips // -(-clips // batch_size))
     for batch in shards.batches(split, size, modalities=model.modalities):
-        inputs = model.prepare({name: value.to(device) for name, value in batch.inputs.items()})
+        inputs = prepare({name: value.to(device) for name, value in batch.inputs.items()})
         labels = batch.labels.to(device)
-        parts = inputs if model.exchange is not None else model.encode(inputs)
-        rest = model if model.exchange is not None else model.fusion
+        parts = model.encode(inputs) if model.factored else inputs
+        rest = model.fusion if model.factored else model
         for name in right:
             for draw, order in enumerate(permutations(len(labels), draws)):
                 logits = rest(parts | {name: parts[name][order.to(device)]})

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from agm.attribution import absent, mono_modal_responses
-from agm.models import MultimodalModel
+from agm.attribution import absent, modality_responses
+from agm.models import Model, Multimodal
+from agm.pipeline.networks import Preparation
 from agm.pipeline.steps.shard.stream import Shards
 
 
@@ -39,34 +40,34 @@ class Predictions:
         return np.logical_and.reduce([np.isfinite(values).all(axis=1) for values in outputs])
 
 
-def separable(model: nn.Module) -> bool:
+def separable(model: Model) -> bool:
     """Whether a clip is one feature vector per modality, each made from that modality alone.
 
     Not so for sequences, for encoders that see one another, and for a mono-modal concept, which has one modality.
     """
-    joint = isinstance(model, MultimodalModel) and len(model.modalities) > 1
-    return joint and not model.fusion.sequential and model.exchange is None
+    joint = isinstance(model, Multimodal) and len(model.modalities) > 1
+    return joint and model.factored and not model.fusion.sequential
 
 
 @torch.no_grad()
-def predict(model: nn.Module, shards: Shards, split: str, batch_size: int, device: torch.device) -> Predictions:
+def predict(model: Model, shards: Shards, split: str, batch_size: int, device: torch.device) -> Predictions:
     """Outputs of `model`, in evaluation mode, on every clip of `split`."""
-    network = model if isinstance(model, MultimodalModel) else model.model
-    concept = network is not model or len(network.modalities) == 1
+    concept = not isinstance(model, Multimodal) or len(model.modalities) == 1
+    prepare = Preparation(shards.features, model.modalities).to(device)
     clip_ids: list[str] = []
     columns: dict[str, list[Tensor]] = {}
     nothing: dict[str, Tensor] = {}
     for batch in shards.batches(split, batch_size, modalities=model.modalities):
-        inputs = model.prepare({name: value.to(device) for name, value in batch.inputs.items()})
-        features = network.encode(inputs)
-        fused = network.fusion.fuse(features)
-        outputs = {"labels": batch.labels, "logits": network.fusion.classify(fused), "fused": fused}
+        inputs = prepare({name: value.to(device) for name, value in batch.inputs.items()})
+        features = model.encode(inputs)
+        fused = model.fusion.fuse(features)
+        outputs = {"labels": batch.labels, "logits": model.fusion.classify(fused), "fused": fused}
         if not concept:
-            responses = mono_modal_responses(network, inputs)
-            outputs |= {f"phi_{name}": phi for name, phi in zip(network.modalities, responses, strict=True)}
+            responses = modality_responses(model, inputs)
+            outputs |= {f"phi_{name}": phi for name, phi in zip(model.modalities, responses, strict=True)}
         if separable(model):
             outputs |= {f"feature_{name}": feature for name, feature in features.items()}
-            nothing = nothing or absent(network, inputs)
+            nothing = nothing or absent(model, inputs)
         clip_ids += batch.clip_ids
         for name, value in outputs.items():
             columns.setdefault(name, []).append(value.cpu())

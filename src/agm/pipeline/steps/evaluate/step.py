@@ -39,18 +39,17 @@ from safetensors.numpy import save
 from safetensors.torch import load_file
 from torch import nn
 
-from agm.methods import build_method
 from agm.metrics.classification import accuracy, classification_summary
 from agm.metrics.competition import competition_strength, too_few_clips
 from agm.metrics.responses import Centre, constant_share
-from agm.models import build_concept, build_joint
 from agm.pipeline.config import Params
 from agm.pipeline.dag.graph import Graph, Job
 from agm.pipeline.errors import AgmError
 from agm.pipeline.io.files import checksums, read_index, replacing, write_parquet
+from agm.pipeline.networks import build_concept, build_joint, build_method
 from agm.pipeline.runtime.device import prepare_device
 from agm.pipeline.runtime.progress import say
-from agm.pipeline.steps.evaluate.forward import SPLITS, Forward, forward
+from agm.pipeline.steps.evaluate.forward import Forward, forward
 from agm.pipeline.steps.evaluate.predict import Predictions
 from agm.pipeline.steps.shard.stream import Shards
 
@@ -177,10 +176,11 @@ def _competition(params: Params, graph: Graph, job: Job, predictions: dict[str, 
             strengths[modality] = {"d": None, "why": few}
             continue
         outputs = _concept_outputs(concept.outputs[0], predictions, settings.outputs)
-        pairs = {split: (predictions[split].fused, outputs[split]) for split in SPLITS}
         strength = competition_strength(
-            pairs["val"],
-            pairs["test"],
+            predictions["val"].fused,
+            outputs["val"],
+            predictions["test"].fused,
+            outputs["test"],
             alpha=settings.ridge_alpha,
             confidence=settings.confidence,
         )

@@ -39,14 +39,13 @@ class Checkpoints:
         numbers = {
             "history": training.history,
             "best_epoch": training.best_epoch,
-            "counters": training.method.counters,
         }
         self._write(f"epoch-{len(training.history):05}", tensors, numbers, training.device)
 
     def save_step(self, training: "Training", batches: int, meter: Meter) -> None:
         """Write the state after some batches of the epoch under way, `meter` included."""
         tensors = _state(training) | _under("meter", _by_rank(meter.state()))
-        numbers = {"weights": meter.weights, "counters": training.method.counters}
+        numbers = {"weights": meter.weights}
         self._write(f"step-{len(training.history):05}-{batches:06}", tensors, numbers, training.device)
 
     def restore_epoch(self, training: "Training") -> None:
@@ -54,7 +53,7 @@ class Checkpoints:
         tensors, numbers = self._newest("epoch-*", training.label)[1:]
         if tensors is None:
             return
-        _restore(training, tensors, numbers)
+        _restore(training, tensors)
         training.history, training.best_epoch = numbers["history"], numbers["best_epoch"]
         training.best_weights = _below("best", tensors)
         _say_once(f"{training.label}: going on after epoch {len(training.history) - 1}")
@@ -64,7 +63,7 @@ class Checkpoints:
         name, tensors, numbers = self._newest(f"step-{len(training.history):05}-*", training.label)
         if tensors is None:
             return 0
-        _restore(training, tensors, numbers)
+        _restore(training, tensors)
         meter.restore(_of_this_rank(_below("meter", tensors)), numbers["weights"])
         batches = int(name.split("-")[2])
         _say_once(f"{training.label}: going on after batch {batches} of epoch {len(training.history)}")
@@ -113,30 +112,29 @@ def plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _state(training: "Training") -> dict[str, Tensor]:
-    """The state of model, method and optimiser."""
+    """The state of model, method and optimizer."""
     tensors = {
         **_under("model", training.model.state_dict()),
         **_under("method", training.method.state_dict()),
     }
-    for index, state in training.optimiser.state_dict()["state"].items():
-        tensors |= _under(f"optimiser.{index}", {key: value for key, value in state.items() if value is not None})
+    for index, state in training.optimizer.state_dict()["state"].items():
+        tensors |= _under(f"optimizer.{index}", {key: value for key, value in state.items() if value is not None})
     return tensors
 
 
-def _restore(training: "Training", tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+def _restore(training: "Training", tensors: dict[str, Tensor]) -> None:
     training.model.load_state_dict(_below("model", tensors))
     training.method.load_state_dict(_below("method", tensors))
-    training.optimiser.load_state_dict(_optimiser_state(training, _below("optimiser", tensors)))
-    training.method.counters.update(numbers["counters"])
+    training.optimizer.load_state_dict(_optimizer_state(training, _below("optimizer", tensors)))
     _set_random_state(_below("random", tensors), training.device)
 
 
-def _optimiser_state(training: "Training", tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _optimizer_state(training: "Training", tensors: dict[str, Tensor]) -> dict[str, Any]:
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
-    return {"state": state, "param_groups": training.optimiser.state_dict()["param_groups"]}
+    return {"state": state, "param_groups": training.optimizer.state_dict()["param_groups"]}
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
 from agm import distributed
 from agm.methods.method import Batch, Method, gradients
-from agm.models.multimodal import Inputs
+from agm.models import Model
 from agm.pipeline.config import schema
 from agm.pipeline.errors import Stopped
 from agm.pipeline.runtime.progress import track
 from agm.pipeline.steps.shard.stream import Shards
 from agm.pipeline.steps.train.checkpoint import Checkpoints, plain
+from agm.pipeline.steps.train.clips import Clips, Split
 from agm.pipeline.steps.train.meter import Meter
 from agm.pipeline.steps.train.validate import validate
 from agm.pipeline.steps.train.watch import Signals, Watch, named
@@ -49,7 +49,7 @@ class Training:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         method: Method,
         shards: Shards,
         trainer: schema.Trainer,
@@ -61,12 +61,13 @@ class Training:
         self.device = next(model.parameters()).device
         self.data = Clips(shards, model, trainer, seed)
         self.weights = [*model.parameters(), *method.parameters()]
-        self.optimiser = build_optimiser(trainer.optimizer, self.weights)
+        self.optimizer = build_optimizer(trainer.optimizer, self.weights)
         if trainer.channels_last:
             model.to(memory_format=torch.channels_last)
         if trainer.compile:
             compile_parts(model)
-        self.objective = shared_objective(model, method) if distributed.together() else None
+        if distributed.initialized():
+            distributed.distribute(method)
         # BatchNorm has no statistics of a single clip.
         self.fewest = 2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1
         self.history: list[dict[str, Any]] = []
@@ -110,18 +111,19 @@ class Training:
 
         def between_batches() -> None:
             # Several processes would have to ask each other, and have different numbers of batches to validate.
-            if watch.signals.received and not distributed.together():
+            if watch.signals.received and not distributed.initialized():
                 self._look(watch, checkpoints, meter, self.data.batches_per_epoch)
 
-        figures = validate(self.model, self.data, between_batches)
+        figures = validate(self.model, Split(self.data, "val"), between_batches)
         if not math.isfinite(figures["val_loss"]):
             raise Diverged(f"the validation loss is {figures['val_loss']}", None)
-        lr = self.optimiser.param_groups[0]["lr"]
+        lr = self.optimizer.param_groups[0]["lr"]
         return {"epoch": epoch, "lr": lr, **meter.summary(ranges=("kappa",)), **figures}
 
     def _train_epoch(self, epoch: int, checkpoints: Checkpoints, watch: Watch) -> Meter:
         self.model.train()
-        self.method.start_epoch(epoch, self.model, self.data)
+        train, val = Split(self.data, "train", epoch), Split(self.data, "val")
+        self.method.start_epoch(epoch, train=train, val=val, epochs=self.trainer.epochs)
         meter = Meter()
         done = checkpoints.restore_step(self, meter)
         for batch in self.data.batches("train", epoch, skip=done):
@@ -170,32 +172,33 @@ class Training:
 
     def train_step(self, batch: Batch) -> Tensor:
         """What the method does with one batch; returns the loss, on the device, the mean where there are several."""
-        inputs, labels, _ = self.method.augment(batch)
-        losses = self._losses(inputs, labels)
+        losses = self._losses(batch)
         noted, norms = [], []
         # A generator goes on where it is asked: each loss comes after the step on the one before.
         while (loss := self._next(losses)) is not None:
-            self.optimiser.zero_grad(set_to_none=True)
-            self.method.backward(self.model, loss)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.method.backward(loss)
             norms.append(gradient_norm(self.weights))
             if self.trainer.grad_clip is not None:
                 clip_gradients(self.model.fusion.classifiers, self.weights, self.trainer.grad_clip, norms[-1])
-            self.optimiser.step()
+            self.optimizer.step()
             noted.append(loss.detach())
         self.gradient_norm = torch.stack(norms).amax()
         return torch.stack(noted).mean()
 
-    def _losses(self, inputs: Inputs, labels: Tensor) -> Iterator[Tensor]:
-        if self.objective is None:
-            yield from self.method.losses(self.model, inputs, labels)
-        else:
-            nobody = len(labels) == 0
-            if nobody:
-                inputs = {name: x.new_zeros(1, *x.shape[1:]) for name, x in inputs.items()}
-                labels = labels.new_zeros(1)
-            with distributed.idle(nobody):
-                loss = self.objective(inputs, labels)
-            yield loss
+    def _losses(self, batch: Batch) -> Iterator[Tensor]:
+        inputs, labels, ids = batch
+        if self.method.objective is None:
+            yield from self.method.losses(inputs, labels, ids)
+            return
+        # A process without a clip of this batch takes part with one that counts for nothing.
+        nobody = len(labels) == 0
+        if nobody:
+            inputs = {name: x.new_zeros(1, *x.shape[1:]) for name, x in inputs.items()}
+            labels = labels.new_zeros(1)
+        with distributed.idle(nobody):
+            loss = self.method.objective(inputs, labels)
+        yield loss
 
     def _next(self, losses: Iterator[Tensor]) -> Tensor | None:
         low = self.trainer.precision == "bfloat16"
@@ -205,56 +208,8 @@ class Training:
     def _set_learning_rate(self, epoch: int) -> None:
         """StepLR, as a function of the epoch: nothing to keep across an interruption."""
         schedule = self.trainer.schedule
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = self.trainer.optimizer.lr * schedule.gamma ** (epoch // schedule.step_size)
-
-
-class Clips:
-    """The clips of a run's splits, prepared for its network (`agm.methods.method.Data`): of several processes, those
-    of this one."""
-
-    def __init__(self, shards: Shards, model: nn.Module, trainer: schema.Trainer, seed: int) -> None:
-        self.shards, self.model, self.trainer, self.seed = shards, model, trainer, seed
-        self.device = next(model.parameters()).device
-        self.epochs = trainer.epochs
-
-    def clips(self, split: str) -> int:
-        """How many clips `split` has."""
-        return self.shards.rows(split)
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """How many batches the training split has."""
-        return -(-self.clips("train") // self.trainer.batch_size)
-
-    def size(self, split: str, number: int) -> int:
-        """How many clips batch `number` has, over all processes."""
-        return min(self.trainer.batch_size, self.clips(split) - number * self.trainer.batch_size)
-
-    def clip_ids(self, epoch: int, number: int) -> list[str]:
-        """The clips of batch `number` of an epoch, over all processes."""
-        order = self._order(epoch)
-        batches = self.shards.batches("train", self.trainer.batch_size, skip=number, modalities=(), **order)
-        return next(batches).clip_ids
-
-    def batches(self, split: str, epoch: int | None = None, skip: int = 0) -> Iterator[Batch]:
-        """Batches on the device, of the modalities that the network reads: in the order in which training sees
-        `epoch`, or the stored one; without the first `skip`."""
-        order = {} if epoch is None else self._order(epoch)
-        order |= {"skip": skip, "modalities": self.model.modalities, "part": (distributed.rank(), distributed.count())}
-        for batch in self.shards.batches(split, self.trainer.batch_size, **order):
-            raw = {name: value.to(self.device, non_blocking=True) for name, value in batch.inputs.items()}
-            labels = batch.labels.to(self.device, non_blocking=True)
-            yield Batch(self._laid_out(self.model.prepare(raw)), labels, batch.clip_ids)
-
-    def _order(self, epoch: int) -> dict[str, Any]:
-        return {"shuffle": (self.seed, epoch), "window": self.trainer.shuffle_buffer}
-
-    def _laid_out(self, inputs: Inputs) -> Inputs:
-        if not self.trainer.channels_last:
-            return inputs
-        images = {name: x for name, x in inputs.items() if x.ndim == 4}
-        return inputs | {name: x.contiguous(memory_format=torch.channels_last) for name, x in images.items()}
 
 
 def compile_parts(model: nn.Module) -> None:
@@ -272,30 +227,11 @@ def compile_parts(model: nn.Module) -> None:
         part.compile()
 
 
-def build_optimiser(config: schema.Sgd | schema.AdamW, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser that `config` describes."""
+def build_optimizer(config: schema.Sgd | schema.AdamW, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer that `config` describes."""
     if isinstance(config, schema.Sgd):
         return torch.optim.SGD(weights, config.lr, config.momentum, weight_decay=config.weight_decay)
     return torch.optim.AdamW(weights, config.lr, weight_decay=config.weight_decay)
-
-
-class Objective(nn.Module):
-    """A method's loss as a module: for DistributedDataParallel, which averages the gradients of one forward pass."""
-
-    def __init__(self, model: nn.Module, method: Method) -> None:
-        super().__init__()
-        self.model, self.method = model, method
-
-    def forward(self, inputs: Inputs, labels: Tensor) -> Tensor:
-        (loss,) = self.method.losses(self.model, inputs, labels)
-        return loss
-
-
-def shared_objective(model: nn.Module, method: Method) -> nn.Module:
-    """The objective over all processes; statistics of batches are those of the whole batch from now on."""
-    distributed.share_statistics(model)
-    # Buffers are computed alike everywhere: nothing to broadcast.
-    return DistributedDataParallel(Objective(model, method), broadcast_buffers=False)
 
 
 @torch.no_grad()

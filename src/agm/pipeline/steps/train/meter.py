@@ -45,7 +45,7 @@ class Meter:
         `<prefix>_min_<rest>` and max, which are the same in each."""
         row = {}
         # A process without clips has no names; the first one always has some.
-        for name in distributed.of_the_first(list(self.sums)):
+        for name in distributed.broadcast_names(list(self.sums)):
             total = torch.as_tensor(self.sums.get(name, 0.0), dtype=torch.float64).cpu()
             weight = distributed.summed(torch.tensor(self.weights.get(name, 0), dtype=torch.float64))
             row[name] = float(distributed.summed(total)) / float(weight)

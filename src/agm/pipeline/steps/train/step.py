@@ -23,14 +23,15 @@ from typing import Any
 import polars as pl
 import torch
 from safetensors.torch import load_file, save
+from torch import nn
 
-from agm import distributed
-from agm.methods import Method, Past, build_method
-from agm.models import build_concept, build_joint
-from agm.pipeline.config import Params, schema
+from agm import distributed, methods
+from agm.methods import Joint
+from agm.pipeline.config import Params
 from agm.pipeline.dag import provenance, unfinished
 from agm.pipeline.dag.graph import Graph, Job
 from agm.pipeline.io.files import checksums, read_index, read_json, replacing, write_json, write_parquet
+from agm.pipeline.networks import build_concept, build_joint, build_method
 from agm.pipeline.runtime.device import environment, prepare_device
 from agm.pipeline.runtime.progress import say
 from agm.pipeline.steps.shard.stream import Shards
@@ -122,13 +123,13 @@ def build_training(params: Params, job: Job, device: torch.device, untaught: boo
     fusion, name, seed = job.cell[0], job.cell[1], int(job.cell[2])
     shards = Shards.open(job.data[0].parent)
     if job.step == "concept":
-        model = build_concept(params, fusion, name, shards.features, len(shards.classes), seed)
-        method = Method(schema.MethodBlock(name="joint"), model)
+        model = build_concept(params, fusion, name, shards.features, len(shards.classes), seed).to(device)
+        method = Joint(model)
     else:
         model = build_joint(params, fusion, shards.features, len(shards.classes), seed).to(device)
-        past = _past(params, job, shards, device) if job.taught and not untaught else None
-        method = build_method(params.method(name), model, seed, past)
-    return Training(model.to(device), method.to(device), shards, params.trainer, seed, label=job.command)
+        finished = _prerequisites(params, job, shards, device) if job.taught and not untaught else {}
+        method = build_method(params.method(name), model, seed, **finished)
+    return Training(model, method.to(device), shards, params.trainer, seed, label=job.command)
 
 
 def _failed_past(params: Params, job: Job) -> dict[str, Any] | None:
@@ -148,18 +149,35 @@ def _taught_by(params: Params, job: Job) -> list[Job]:
     return [*concepts, graph.job("train", fusion, "joint", seed)]
 
 
-def _past(params: Params, job: Job, shards: Shards, device: torch.device) -> Past:
-    """The finished runs that a taught method reads."""
+def _prerequisites(params: Params, job: Job, shards: Shards, device: torch.device) -> dict[str, Any]:
+    """What the method of `job` reads of finished runs: arguments of its constructor."""
     names = [*params.study.modalities, "joint"]
     runs = dict(zip(names, _taught_by(params, job), strict=True))
-    concepts = {}
-    for name, run in runs.items():
+    for run in runs.values():
         read_index(run.index, run.command)
-        if name != "joint":
-            model = build_concept(params, job.cell[0], name, shards.features, len(shards.classes), int(job.cell[2]))
-            model.load_state_dict(load_file(run.outputs[0]))
-            concepts[name] = model.to(device).eval().requires_grad_(False)
-    return Past(concepts, {name: pl.read_parquet(run.outputs[1]) for name, run in runs.items()})
+    found: dict[str, Any] = {}
+    for argument in methods.get(params.method(job.cell[1]).name).prerequisites:
+        if argument == "teachers":
+            found[argument] = {
+                name: _trained_encoder(params, runs[name], shards).to(device) for name in params.study.modalities
+            }
+        elif argument == "histories":
+            found[argument] = {name: _losses(run) for name, run in runs.items()}
+    return found
+
+
+def _trained_encoder(params: Params, run: Job, shards: Shards) -> nn.Module:
+    """The encoder of a concept's modality, which may be a part of a whole network, without gradients."""
+    fusion, name, seed = run.cell
+    concept = build_concept(params, fusion, name, shards.features, len(shards.classes), int(seed))
+    concept.load_state_dict(load_file(run.outputs[0]))
+    return concept.encoders[name].requires_grad_(False)
+
+
+def _losses(run: Job) -> dict[str, list[float]]:
+    """The losses of a finished run, a number for each epoch."""
+    history = pl.read_parquet(run.outputs[1]).sort("epoch")
+    return {name: history[name].to_list() for name in ("train_loss", "val_loss")}
 
 
 def describe(params: Params, job: Job) -> dict[str, Any]:

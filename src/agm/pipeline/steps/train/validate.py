@@ -1,32 +1,32 @@
 """What a network does on the validation split after an epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from agm import distributed
-from agm.attribution import evaluating, mono_modal_responses
-from agm.methods.method import Data
-from agm.models import MultimodalModel
+from agm.attribution import evaluating, modality_responses
+from agm.methods.method import Batch
+from agm.models import Model, Multimodal
 from agm.pipeline.steps.train.meter import Meter
 
 
 @torch.no_grad()
-def validate(model: nn.Module, data: Data, between_batches: Callable[[], None]) -> dict[str, float]:
+def validate(model: Model, clips: Iterable[Batch], between_batches: Callable[[], None]) -> dict[str, float]:
     """Loss and accuracy on the validation split, and of several modalities the accuracy of each φ_m.
 
     Returns:
         val_loss, val_accuracy; val_phi_<m>, of φ_m as it is published; val_centred_<m>, of φ_m centred by its mean over
         these clips (`agm.metrics.responses`), for which all outputs are held: 4 (M + 1) C bytes a clip.
     """
-    names = model.modalities if isinstance(model, MultimodalModel) and len(model.modalities) > 1 else []
+    names = model.modalities if isinstance(model, Multimodal) and len(model.modalities) > 1 else []
     meter, held = Meter(), []
     with evaluating(model):
-        for inputs, labels, _ in data.batches("val"):
+        for inputs, labels, _ in clips:
             between_batches()
-            responses = mono_modal_responses(model, inputs) if names else model(inputs).unsqueeze(0)
+            responses = modality_responses(model, inputs) if names else model(inputs).unsqueeze(0)
             logits = responses.sum(dim=0)
             meter.add({"val_loss": cross_entropy(logits, labels)}, weight=len(labels))
             meter.add_counts({"val_accuracy": _right(logits, labels)}, weight=len(labels))
@@ -50,7 +50,7 @@ def _right(scores: Tensor, labels: Tensor) -> Tensor:
     return (scores.argmax(dim=-1) == labels).sum(dim=-1)
 
 
-def _shift(model: MultimodalModel, responses: list[Tensor]) -> Tensor:
+def _shift(model: Multimodal, responses: list[Tensor]) -> Tensor:
     """mean f − mean φ_m over the clips of all processes, `[M, 1, C]` float64: what centring adds."""
     device = next(model.parameters()).device
     # A process without clips takes part in the sums.

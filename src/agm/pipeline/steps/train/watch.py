@@ -66,7 +66,7 @@ class Watch:
 
     def __init__(self, device: torch.device, signals: Signals | None = None) -> None:
         self.signals = signals or Signals()
-        self.every = 1 if device.type == "cpu" and not distributed.together() else LOOK_EVERY_BATCHES
+        self.every = 1 if device.type == "cpu" and not distributed.initialized() else LOOK_EVERY_BATCHES
         self.noted: list[tuple[int, Tensor]] = []
         self.stop, self.save, self.bad = 0, False, None
         self.saved_at = time.monotonic()
@@ -83,7 +83,7 @@ class Watch:
         """Bring `stop`, `save` and `bad` up to date."""
         bad = self._first_bad()
         late = time.monotonic() - self.saved_at > SAVE_EVERY_SECONDS
-        flags = distributed.agreed([late, *(self.signals.received == number for number in SIGNALS)])
+        flags = distributed.any_process([late, *(self.signals.received == number for number in SIGNALS)])
         self.save, self.bad = flags[0], bad
         self.stop = next((number for number, raised in zip(SIGNALS, flags[1:], strict=True) if raised), 0)
         if self.save:

@@ -9,6 +9,7 @@ so that what one stream holds decides which channels of the others go on.
 """
 
 from collections.abc import Generator, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,13 @@ from agm.models.encoders import Encoder, initialise
 from agm.models.tokens import mean_of_kept, padding_of
 
 
-class Mmtm(nn.Module):
+class MMTM(nn.Module):
     """One transfer module: `{m: [B, C_m]} → {m: [B, C_m]}`, means of the streams to gates between 0 and 1.
 
-    It keeps the running average of each gate over clips and training passes.
+    It keeps the running average of each gate over samples and training passes.
     """
+
+    passes: Tensor
 
     def __init__(self, channels: dict[str, int], ratio: int) -> None:
         """`ratio`: how much narrower than the streams together e is, times two."""
@@ -38,12 +41,11 @@ class Mmtm(nn.Module):
         """`averaged`: of each modality, whether its gate is the average over the passes before; a scalar bool."""
         excitation = self.squeeze(torch.cat([means[name] for name in self.excite], dim=1)).relu()
         gates = {name: layer(excitation).sigmoid() for name, layer in self.excite.items()}
-        chosen = {
-            name: torch.where(averaged[name], getattr(self, f"average_{name}").to(gate.dtype), gate)
-            if name in averaged
-            else gate
-            for name, gate in gates.items()
-        }
+        chosen = dict(gates)
+        for name, gate in gates.items():
+            if name in averaged:
+                average = self.get_buffer(f"average_{name}").to(gate.dtype)
+                chosen[name] = torch.where(averaged[name], average, gate)
         if self.training:
             self._average(gates)
         return chosen
@@ -52,18 +54,18 @@ class Mmtm(nn.Module):
     def _average(self, gates: dict[str, Tensor]) -> None:
         self.passes += 1
         for name, gate in gates.items():
-            average = getattr(self, f"average_{name}")
+            average = self.get_buffer(f"average_{name}")
             average += (gate.to(average.dtype).mean(dim=0) - average) / self.passes
 
 
 class Exchange(nn.Module):
-    """Transfer modules after the last stages of the encoders; `MultimodalModel.exchange`.
+    """Transfer modules after the last stages of the encoders; `Multimodal.exchange`.
 
     The encoders' ends are aligned: the first module here is behind each one's last stage, the next one behind the
     stage before that, among the encoders that have one.
 
     Attributes:
-        averaged: see `Mmtm.forward`; empty but where a method asks for it.
+        averaged: see `MMTM.forward`; empty but where a method asks for it.
     """
 
     def __init__(self, encoders: Mapping[str, Encoder], stages: int, ratio: int) -> None:
@@ -72,22 +74,23 @@ class Exchange(nn.Module):
         for level in range(stages):
             channels = {name: each.channels[-1 - level] for name, each in encoders.items() if len(each.stages) > level}
             if len(channels) > 1:
-                self.levels.append(Mmtm(channels, ratio))
+                self.levels.append(MMTM(channels, ratio))
         self.averaged: dict[str, Tensor] = {}
 
     def forward(self, encoders: Mapping[str, Encoder], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Prepared inputs to features, as the encoders give them."""
         runs = {name: encoder.run_stages(inputs[name]) for name, encoder in encoders.items()}
-        states: dict[str, Tensor | None] = dict.fromkeys(runs)  # sending None begins a run
+        states: dict[str, Tensor] = {}
         for level in reversed(range(max(len(encoder.stages) for encoder in encoders.values()))):
             for name, encoder in encoders.items():
                 if len(encoder.stages) > level:
-                    states[name] = runs[name].send(states[name])
+                    # The first stage of a run is begun by `next`, each other by the state to go on with.
+                    states[name] = runs[name].send(states[name]) if name in states else next(runs[name])
             if level < len(self.levels):
-                states |= self._gated(self.levels[level], states, inputs)
-        return {name: _feature(run, states[name]) for name, run in runs.items()}
+                states |= self._gated(cast(MMTM, self.levels[level]), states, inputs)
+        return {name: _feature(run, states.get(name)) for name, run in runs.items()}
 
-    def _gated(self, module: Mmtm, states: dict[str, Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _gated(self, module: MMTM, states: dict[str, Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         means = {name: _mean(states[name], inputs[name]) for name in module.excite}
         gates = module(means, self.averaged if self.training else {})
         return {name: _scaled(states[name], gate) for name, gate in gates.items()}
@@ -110,7 +113,8 @@ def _scaled(state: Tensor, gate: Tensor) -> Tensor:
 def _feature(run: Generator[Tensor, Tensor, Tensor], state: Tensor | None) -> Tensor:
     """The end of a run of stages."""
     try:
-        run.send(state)
+        next(run) if state is None else run.send(state)
     except StopIteration as end:
-        return end.value
+        feature: Tensor = end.value
+        return feature
     raise RuntimeError("an encoder has more stages than it says")
