@@ -100,7 +100,7 @@ wildcard_constraints:
     modality="|".join(PARAMS.study.modalities),
     part=r"\d+",
     fusion="|".join(PARAMS.study.fusions),
-    method="|".join(PARAMS.study.compared),
+    method="|".join(PARAMS.study.methods),
     seed=r"\d+",
 
 

@@ -10,6 +10,7 @@ import yaml
 from clone import ROOT, Clone
 from small_shards import write_shards
 from test_train import PARAMS
+from whole import with_lists
 
 PAGE = (ROOT / "docs/adding_a_method.md").read_text()
 
@@ -41,7 +42,8 @@ def test_one_word_puts_it_into_a_study(clone: Clone) -> None:
 
 def test_it_trains(clone: Clone) -> None:
     methods = {**PARAMS["methods"], "auxiliary": {"name": "auxiliary", "strength": 1.0}}
-    params = {**PARAMS, "methods": methods, "study": {**PARAMS["study"], "methods": list(methods)}}
+    study = {**PARAMS["study"], "methods": list(methods)}
+    params = with_lists({**PARAMS, "methods": methods, "study": study})
     (clone.folder / "params.yaml").write_text(yaml.safe_dump(params))
     write_shards(clone.folder / "data/tiny")
     runs = Path(clone.folder, "runs/tiny/late_sum")

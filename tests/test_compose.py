@@ -49,7 +49,7 @@ def test_the_groups_spell_out_every_parameter(tmp_path: Path, overrides: tuple[s
     checked = config.check(content, "the groups")
     methods.check(checked, "the groups")
     params = checked.model_dump()
-    for section in (params["methods"], params["taught"]):
+    for section in (params["methods"],):
         for name, block in section.items():
             section[name] = methods.typed(schema.MethodBlock(**block)).model_dump()
     for name in params["features"]:
@@ -101,7 +101,7 @@ def test_dvc_edits_single_parameters_of_what_was_composed(tmp_path: Path) -> Non
         (["~dataset.modalities.text", "~features.text"], "encoders.text: dataset.modalities has no 'text'"),
         (["encoders.video.name=con"], "encoders.video: there is no 'con' (did you mean 'conv'?)"),
         (["~dataset.quarantine"], "dataset.quarantine: it is missing"),
-        (["~study.taught"], "study.taught: it is missing"),
+        (["~study.settings"], "study.settings: it is missing"),
         (["dataset.name=../../escape"], "dataset.name: expected a name"),
         (["dataset.name=raw"], "dataset.name: data/raw is the folder of the demo sets"),
         (["study.name=" + "a" * 65], "study.name: expected a name: at most 64"),
@@ -133,10 +133,9 @@ def test_dvc_edits_single_parameters_of_what_was_composed(tmp_path: Path) -> Non
         (["~features.audio"], "features: expected one entry for each of"),
         (["study=spoken_digits"], "dataset.root"),
         (["study=nonsense"], "nonsense"),
-        (["+methods.umt={name: umt, weight: 1.0}"], "'umt' belongs under taught"),
         (["method=[]"], "study.methods: there is none"),
-        (["method=[umt]"], "study.taught: ['umt'] read the run of plain joint training"),
-        (["method=[agm,umt]"], "study.taught: ['umt'] read the run of plain joint training"),
+        (["method=[umt]"], "study.methods: ['umt'] read the run of plain joint training"),
+        (["method=[agm,umt]"], "study.methods: ['umt'] read the run of plain joint training"),
         (["method=[joint,mmcosine]", "fusion=[early]"], "methods.mmcosine with fusions.early: its cosines"),
         (
             ["study=ave", "dataset.root=raw", "method=[joint,ogm]"],
@@ -168,9 +167,7 @@ def test_what_is_wrong_is_named_and_nothing_written(tmp_path: Path, overrides: l
         "study.modalities.0",
         "study.fusions.0",
         "study.methods.0",
-        "study.taught.0",
         "methods",
-        "taught",
         "fusions",
         "dataset.modalities",
         "dataset.annotations",
@@ -178,7 +175,6 @@ def test_what_is_wrong_is_named_and_nothing_written(tmp_path: Path, overrides: l
 )
 def test_one_rule_for_every_name(name: str, place: str) -> None:
     content: dict[str, Any] = config.read(ROOT / "params.yaml")
-    content["study"]["taught"] = ["umt"]
     *path, last = place.split(".")
     block = content
     for key in path:

@@ -28,6 +28,7 @@ from clone import ROOT
 from networks import small_batch
 from small_shards import write_shards
 from test_train import PARAMS
+from whole import with_lists
 
 CPU = torch.device("cpu")
 METHODS = list(methods.METHODS)
@@ -44,25 +45,17 @@ FUSIONS = {
 OWN_FUSION = {"mla", "amco", "greedy"}
 
 
-def blocks() -> tuple[dict, dict]:
-    """Every method with its defaults, those that read finished runs apart."""
-    plain, taught = {}, {}
-    for name in METHODS:
-        (taught if methods.get(name).prerequisites else plain)[name] = {"name": name}
-    return plain, taught
-
-
 def write_params(fusions: list[str]) -> Graph:
-    plain, taught = blocks()
-    study = {**PARAMS["study"], "fusions": fusions, "methods": list(plain), "taught": list(taught)}
-    content = {**PARAMS, "study": study, "fusions": FUSIONS, "methods": plain, "taught": taught}
+    study = {**PARAMS["study"], "fusions": fusions, "methods": METHODS}
+    blocks = {name: {"name": name} for name in METHODS}
+    content = with_lists({**PARAMS, "study": study, "fusions": FUSIONS, "methods": blocks})
     Path("params.yaml").write_text(yaml.safe_dump(content))
     return Graph(config.load())
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards, and for every fusion the finished runs that taught methods read."""
+    """Shards, and for every fusion the finished runs that methods read."""
     folder = tmp_path_factory.mktemp("every")
     write_shards(folder / "data/tiny")
     with pytest.MonkeyPatch.context() as patch:
@@ -90,7 +83,7 @@ def graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Graph:
 
 def refusal(graph: Graph, name: str, fusion: str) -> str | None:
     params = graph.params
-    return methods.get(name).refusal(described(params, params.fusions[fusion]), **arguments(params.method(name)))
+    return methods.get(name).refusal(described(params, params.fusions[fusion]), **arguments(params.methods[name]))
 
 
 def training(graph: Graph, name: str, fusion: str) -> loop.Training:
@@ -103,8 +96,8 @@ def test_every_pair_trains_or_is_refused_with_the_reason(graph: Graph, name: str
     if reason := refusal(graph, name, fusion):
         assert len(reason.split()) > 3
         content = yaml.safe_load(Path("params.yaml").read_text())
-        content["study"] |= {"fusions": [fusion], "methods": ["joint", *({name} & content["methods"].keys())]}
-        content["study"]["taught"] = [*({name} & content["taught"].keys())]
+        content["study"] |= {"fusions": [fusion], "methods": ["joint", name]}
+        content = with_lists(content)
         with pytest.raises(AgmError) as error:
             check(config.check(content, "params.yaml"), "params.yaml")
         assert f".{name} with fusions.{fusion}: {reason}" in str(error.value)
@@ -213,7 +206,7 @@ def test_every_trained_method_is_evaluated_as_it_was_trained(graph: Graph, name:
     model = run.model.eval()
     batch = next(run.data.batches("val"))
     again = build_joint(graph.params, "late_concat", run.shards.features, len(run.shards.classes), seed=0)
-    build_method(graph.params.method(name), again, seed=0)
+    build_method(graph.params.methods[name], again, seed=0)
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.eval()(batch.inputs), model(batch.inputs))
 
@@ -221,8 +214,7 @@ def test_every_trained_method_is_evaluated_as_it_was_trained(graph: Graph, name:
 def test_every_method_has_a_group_and_a_source(graph: Graph) -> None:
     for name in METHODS:
         group = (ROOT / "params/method" / f"{name}.yaml").read_text()
-        section = "taught" if methods.get(name).prerequisites else "methods"
-        assert group.startswith(f"# @package {section}.{name}\n# ")
+        assert group.startswith(f"# @package methods.{name}\n# ")
         content = OmegaConf.to_container(OmegaConf.create(group), resolve=True)
         wanted = typed(schema.MethodBlock(name=name)).model_dump()
         assert json.loads(json.dumps(content)) == json.loads(json.dumps(wanted))

@@ -26,8 +26,8 @@ STUDY = (*TINY, "study=spoken_digits", "trainer.batch_size=4", "features.audio.s
 CLIPS = 24
 STEPS_OF_RUNS = ("train", "concept", "evaluate", "evaluate_concept")
 STUDY_OF_ONE = (*TINY, "study=spoken_digits", "trainer.batch_size=4", "method=[joint]", "dataset.root=raw")
-RUNS = {"train", "train_taught", "concept"}
-SCORES = {"evaluate", "evaluate_taught", "evaluate_concept"}
+RUNS = {"train", "train_after_runs", "concept"}
+SCORES = {"evaluate", "evaluate_after_runs", "evaluate_concept"}
 SPLITS = ("train", "train", "val", "test")
 NOTHING: set[str] = set()
 
@@ -88,7 +88,7 @@ def outdated() -> set[str]:
     graph = Graph(config.load())
     list(raw.check(graph.params))
     jobs = [job for job in graph.jobs if provenance.outdated(job, graph.params)]
-    return {f"{job.step}_taught" if job.taught else job.step for job in jobs}
+    return {f"{job.step}_after_runs" if job.after_runs else job.step for job in jobs}
 
 
 def run_outdated() -> list[str]:
@@ -137,10 +137,10 @@ TABLE = [
     ("rows of a shard", set_parameters("shards.max_rows_per_file=5"), {"shard"}),
     ("the encoder of one modality", set_parameters("encoders.image.channels=[8,8]"), RUNS),
     ("a parameter of one method", set_parameters("methods.agm.alpha=3.0"), {"train"}),
-    ("a parameter of a taught method", set_parameters("taught.umt.weight=3.0"), {"train_taught"}),
+    ("a parameter of a method that reads runs", set_parameters("methods.umt.weight=3.0"), {"train_after_runs"}),
     ("the trainer", set_parameters("trainer.batch_size=5"), RUNS),
-    ("the ridge regression", set_parameters("evaluation.ridge_alpha=7.0"), {"evaluate", "evaluate_taught"}),
-    ("the confidence", set_parameters("evaluation.confidence=0.9"), {"evaluate", "evaluate_taught", "report"}),
+    ("the ridge regression", set_parameters("evaluation.ridge_alpha=7.0"), {"evaluate", "evaluate_after_runs"}),
+    ("the confidence", set_parameters("evaluation.confidence=0.9"), {"evaluate", "evaluate_after_runs", "report"}),
     ("the batches of the evaluation", set_parameters("evaluation.batch_size=5"), SCORES),
     ("one more seed", set_parameters("study.seeds=[0,1]"), RUNS | SCORES | {"report"}),
     ("the name of the study", set_parameters("study.name=other"), {"report"}),

@@ -20,7 +20,7 @@ from clone import ROOT, Clone
 STUDIES = {
     "demo": ["study=demo"],
     "two fusions": ["fusion=[late_concat,early]", "num_parts=2", "study.seeds=[3,5]", "trainer.threads=2"],
-    "taught methods": ["method=[joint,umt,g_blending]", "study.seeds=[0]"],
+    "methods after runs": ["method=[joint,umt,g_blending]", "study.seeds=[0]"],
     "own data": ["study=spoken_digits", "dataset.root={root}"],
 }
 

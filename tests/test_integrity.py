@@ -46,7 +46,7 @@ class Study(Finished):
             split = path.name.partition("-")[0] if path.parent.name == "shards" else None
             reads = split is None or split in READS.get(job.step, split)
             if reads and any(path.is_relative_to(each) for each in job.data):
-                readers.setdefault((job.step, job.taught), job)
+                readers.setdefault((job.step, job.after_runs), job)
         return makers[0], list(readers.values())
 
 
@@ -126,9 +126,9 @@ def test_a_flipped_bit_is_found_by_every_reader(study: Study, kind: str) -> None
 
 def test_a_changed_digit_in_an_index_is_found_by_every_reader(study: Study) -> None:
     """Which is JSON still, and says something else."""
-    for maker in {(job.step, job.taught): job for job in study.jobs if job.step != "report"}.values():
+    for maker in {(job.step, job.after_runs): job for job in study.jobs if job.step != "report"}.values():
         name = str(maker.index)
-        for reader in {(job.step, job.taught): job for job in study.jobs if maker.index in job.inputs}.values():
+        for reader in {(job.step, job.after_runs): job for job in study.jobs if maker.index in job.inputs}.values():
             place = random.Random(f"{name} {reader.command}").uniform(0, 0.9)
             study.warm.digit(name, place)
             refused = study.warm.run(reader.command)

@@ -20,6 +20,7 @@ from agm.pipeline import cli, config
 from agm.pipeline.dag.graph import Graph, Job
 from small_shards import write_shards
 from test_train import PARAMS
+from whole import with_lists
 
 PROCESSES = 2
 # Dropout draws other masks in each process; all else is the same to rounding.
@@ -189,7 +190,8 @@ def test_a_run_of_several_processes_that_diverges(folder: Path) -> None:
 
 
 def test_other_methods_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content = {**PARAMS, "methods": {"ogm": {"name": "ogm"}}, "study": {**PARAMS["study"], "methods": ["ogm"]}}
+    study = {**PARAMS["study"], "methods": ["ogm"]}
+    content = with_lists({**PARAMS, "methods": {"ogm": {"name": "ogm"}}, "study": study})
     content["trainer"] = {**PARAMS["trainer"], "processes": 2}
     Path("params.yaml").write_text(yaml.safe_dump(content))
     assert cli.main(["train", "late_concat", "ogm", "0"]) == 1

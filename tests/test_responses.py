@@ -23,6 +23,7 @@ from agm.pipeline.steps.evaluate.permute import permutations
 from agm.pipeline.steps.shard.stream import Shards
 from small_shards import write_shards
 from test_train import PARAMS
+from whole import with_lists
 
 pytestmark = pytest.mark.numerical
 
@@ -114,7 +115,7 @@ def study(fusion: str, method: str) -> Graph:
         "methods": {method: {"name": method}},
         "evaluation": {**PARAMS["evaluation"], "permutations": 4, "batch_size": 10},
     }
-    Path("params.yaml").write_text(yaml.safe_dump(content))
+    Path("params.yaml").write_text(yaml.safe_dump(with_lists(content)))
     return Graph(config.load())
 
 

@@ -199,7 +199,7 @@ def test_the_second_attempt_asks_for_more(there: Study) -> None:
 
 
 def test_results_are_versioned_as_after_a_local_run(there: Study) -> None:
-    jobs = JOBS - 2  # without the method that is taught
+    jobs = JOBS - 2  # without the method that reads runs
     assert f"recorded {jobs} of {jobs} jobs" in there.clone.agm("record")
     assert not there.clone.changed()
     assert not there.clone.planned()

@@ -28,7 +28,7 @@ from agm.pipeline.steps.train.checkpoint import Checkpoints
 from agm.pipeline.steps.train.loop import Training, clip_gradients, gradient_norm, select_epoch
 from by_hand import begin_epoch
 from small_shards import write_shards
-from whole import whole
+from whole import whole, with_lists
 
 pytestmark = pytest.mark.numerical
 
@@ -301,8 +301,9 @@ def test_what_was_good_is_kept_where_a_later_epoch_diverges(project, monkeypatch
     assert pl.read_parquet(whole.outputs[1]).equals(history), "the checkpoint that was kept is good"
 
 
-def test_a_run_taught_by_one_that_failed_fails_too(project):
-    content = {**PARAMS, "study": {**PARAMS["study"], "taught": ["umt"]}, "taught": {"umt": {"name": "umt"}}}
+def test_a_run_whose_prerequisite_failed_fails_too(project):
+    study = {**PARAMS["study"], "methods": [*PARAMS["study"]["methods"], "umt"]}
+    content = with_lists({**PARAMS, "study": study, "methods": {**PARAMS["methods"], "umt": {"name": "umt"}}})
     Path("params.yaml").write_text(yaml.safe_dump(content))
     graph = Graph(config.load())
     for modality in ("image", "audio", "text"):
@@ -313,7 +314,7 @@ def test_a_run_taught_by_one_that_failed_fails_too(project):
     provenance.write(concept, made_from, {**read_json(concept.index), "failed": {"what": "the loss is nan"}})
     done("train", "late_sum", "umt", "0")
     failed = json.loads(graph.job("train", "late_sum", "umt", 0).index.read_text())["failed"]
-    assert failed["what"] == "`agm concept late_sum audio 0` failed, which it is taught by"
+    assert failed["what"] == "its prerequisite run `agm concept late_sum audio 0` failed"
 
 
 def test_evaluation_refuses_a_run_that_the_parameters_no_longer_describe(project, refused):

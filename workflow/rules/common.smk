@@ -33,12 +33,12 @@ def get_annotations(wildcards):
     return path
 
 
-def get_past(file):
-    """Where a method is taught by finished runs: that file of each, the concepts' and plain joint training's."""
+def get_prerequisites(file):
+    """Where a method reads finished runs: that file of each, the concepts' and plain joint training's."""
     runs = [
         *expand("<runs>/{{fusion}}/concepts/{modality}/seed-{{seed}}", modality=PARAMS.study.modalities),
         "<runs>/{fusion}/joint/seed-{seed}",
     ]
     return lambda wildcards: (
-        [f"{run}/{file}".format(**wildcards) for run in runs] if wildcards.method in PARAMS.study.taught else []
+        [f"{run}/{file}".format(**wildcards) for run in runs] if PARAMS.reads_runs(wildcards.method) else []
     )

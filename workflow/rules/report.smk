@@ -11,7 +11,7 @@ RUNS = [
     *expand(
         "{fusion}/{method}/seed-{seed}",
         fusion=PARAMS.study.fusions,
-        method=PARAMS.study.compared,
+        method=PARAMS.study.methods,
         seed=PARAMS.study.seeds,
     ),
 ]

@@ -5,10 +5,10 @@ rule train:
     input:
         key="<keys>/train/{fusion}/{method}/{seed}.json",
         index=settled("<data>/shards.json"),
-        past=settled(get_past("run.json")),
+        prerequisites=settled(get_prerequisites("run.json")),
         shards=settled("<data>/shards"),
-        past_weights=settled(get_past("model.safetensors")),
-        past_histories=settled(get_past("history.parquet")),
+        prerequisite_weights=settled(get_prerequisites("model.safetensors")),
+        prerequisite_histories=settled(get_prerequisites("history.parquet")),
     output:
         index="<runs>/{fusion}/{method}/seed-{seed}/run.json",
         record="records/<runs>/{fusion}/{method}/seed-{seed}/run.json",

@@ -68,6 +68,10 @@ METHODS = {
 """The class of each method, by the name of its file: the name in a configuration. A file is imported when its class is
 asked for."""
 
+PREREQUISITES = {"g_blending": ("histories",), "umt": ("teachers",)}
+"""Of methods that read finished runs, the arguments of their constructors that come from these. A graph of jobs is made
+without importing any method."""
+
 _LAZY = {name: module for module, name in METHODS.items()} | {"Method": "method", "Window": "parameters"}
 
 
@@ -106,6 +110,7 @@ __all__ = [
     "OGMGE",
     "OPM",
     "PMR",
+    "PREREQUISITES",
     "UMT",
     "AMCo",
     "GBlending",

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from agm.distributed import LossFunction, cross_entropy
+from agm.methods import PREREQUISITES
 from agm.methods.method import Method, own_classifiers, pooled
 from agm.models.multimodal import Inputs, Model
 
@@ -49,7 +50,7 @@ class GBlending(Method):
     """
 
     needs_features = True
-    prerequisites = ("histories",)
+    prerequisites = PREREQUISITES["g_blending"]
 
     shares: Tensor
 

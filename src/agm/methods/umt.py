@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from agm.distributed import LossFunction, cross_entropy
+from agm.methods import PREREQUISITES
 from agm.methods.method import Method
 from agm.methods.parameters import NonNegative
 from agm.models.multimodal import Inputs, Model
@@ -33,7 +34,7 @@ class UMT(Method):
     """
 
     needs_features = True
-    prerequisites = ("teachers",)
+    prerequisites = PREREQUISITES["umt"]
 
     def __init__(
         self,

@@ -89,37 +89,33 @@ def check(params: schema.Params, source: object) -> None:
         AgmError: with one line per problem.
     """
     problems = []
-    for section, blocks, used in (
-        ("methods", params.methods, params.study.methods),
-        ("taught", params.taught, params.study.taught),
-    ):
-        for key, block in blocks.items():
-            fusions = {name: params.fusions[name] for name in params.study.fusions} if key in used else {}
-            problems += _problems(params, section, key, block, fusions)
+    for key, block in params.methods.items():
+        fusions = {}
+        if key in params.study.methods:
+            fusions = {name: params.fusions[name] for name in params.study.fusions}
+        problems += _problems(params, key, block, fusions)
     if problems:
         raise wrong(problems, source)
 
 
 def _problems(
-    params: schema.Params, section: str, key: str, block: schema.MethodBlock, fusions: dict[str, schema.Fusion]
+    params: schema.Params, key: str, block: schema.MethodBlock, fusions: dict[str, schema.Fusion]
 ) -> list[str]:
     known = sorted(methods.METHODS)
     if block.name not in known:
-        return [f"{section}.{key}.name: there is no method {block.name!r}; there are {', '.join(known)}"]
+        return [f"methods.{key}.name: there is no method {block.name!r}; there are {', '.join(known)}"]
     method = methods.get(block.name)
-    if bool(method.prerequisites) != (section == "taught"):
-        return [f"{section}.{key}: {block.name!r} belongs under {'taught' if method.prerequisites else 'methods'}"]
     try:
         values = arguments(block)
     except ValidationError as error:
-        return [f"{'.'.join(map(str, (section, key, *one['loc'])))}: {message(one)}" for one in error.errors()]
+        return [f"{'.'.join(map(str, ('methods', key, *one['loc'])))}: {message(one)}" for one in error.errors()]
     if params.trainer.processes > 1 and fusions and not method.data_parallel:
         together = ", ".join(name for name in known if methods.get(name).data_parallel)
-        return [f"{section}.{key}: trainer.processes may be more than 1 for {together} only, not for {block.name}"]
+        return [f"methods.{key}: trainer.processes may be more than 1 for {together} only, not for {block.name}"]
     problems = []
     for name, fusion in fusions.items():
         if reason := method.refusal(described(params, fusion), **values):
-            problems.append(f"{section}.{key} with fusions.{name}: {reason}")
+            problems.append(f"methods.{key} with fusions.{name}: {reason}")
     return problems
 
 

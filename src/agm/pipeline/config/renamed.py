@@ -82,6 +82,8 @@ RENAMED = (
         "fusions.*.dim_feedforward",
         "width of the feedforward network, as in `torch.nn.TransformerEncoderLayer`",
     ),
+    Renamed("taught", "methods", "methods that read finished runs: one section for all"),
+    Renamed("study.taught", "study.methods", "the same in the study's list; `dvc` has the lists of dvc.yaml"),
     Renamed("trainer.optimiser", "trainer.optimizer", "the optimizer and its parameters, as in `torch.optim`"),
     Renamed("trainer.clip", "trainer.grad_clip", "limit of the gradients' norm"),
     Renamed("trainer.select", "trainer.monitor", "the validation metric that picks the epoch whose weights are kept"),

@@ -21,7 +21,7 @@ FOLDER = RECORDS / "code"
 def write(params: Params) -> None:
     """Write those that differ from what is there."""
     names = {step: step for step in code.STEPS}
-    names |= {f"methods/{key}": f"methods/{block.name}" for key, block in {**params.methods, **params.taught}.items()}
+    names |= {f"methods/{key}": f"methods/{block.name}" for key, block in params.methods.items()}
     wanted = {
         FOLDER / f"{key}.json": {"source": code.fingerprint(name), "libraries": code.versions(name)}
         for key, name in names.items()

@@ -36,7 +36,7 @@ class Job:
         data: bulky files it reads; the indexes among `inputs` vouch for them.
         parameters: dotted keys of `params.yaml` that it depends on.
         code: names of the fingerprints (`agm.pipeline.dag.code`) of the source that it runs.
-        taught: whether it is of a method that reads finished runs: for DVC such jobs are a stage of their own.
+        after_runs: whether its method reads finished runs: for DVC such jobs are a stage of their own.
     """
 
     step: str
@@ -47,7 +47,7 @@ class Job:
     data: tuple[Path, ...]
     parameters: tuple[str, ...]
     code: tuple[str, ...]
-    taught: bool = False
+    after_runs: bool = False
     selected: tuple[tuple[Path, tuple[str, ...]], ...] = ()
 
     @property
@@ -59,7 +59,7 @@ class Job:
     @property
     def stage(self) -> str:
         """The name of its stage in dvc.yaml, which is that of all its seeds or parts."""
-        name = f"{self.step}_taught" if self.taught else self.step
+        name = f"{self.step}_after_runs" if self.after_runs else self.step
         cell = self.cell[:-1] if self.step in MANY else self.cell
         return f"{name}@{'-'.join(cell)}" if cell else name
 
@@ -122,7 +122,7 @@ class Graph:
                 for modality in study.modalities:
                     yield self._concept(fusion, modality, seed)
                     yield self._evaluate_concept(fusion, modality, seed)
-                for method in study.compared:
+                for method in study.methods:
                     yield self._train(fusion, method, seed)
                     yield self._evaluate(fusion, method, seed)
         yield self._report()
@@ -250,18 +250,18 @@ class Graph:
         folder: Path,
         parameters: tuple[str, ...],
         code: tuple[str, ...] = (),
-        past: tuple[Job, ...] = (),
+        prerequisites: tuple[Job, ...] = (),
     ) -> Job:
         return Job(
             step=step,
             cell=cell,
             index=folder / "run.json",
             outputs=(folder / "model.safetensors", folder / "history.parquet"),
-            inputs=(self.data / "shards.json", *(run.index for run in past)),
-            data=(self.data / "shards", *(output for run in past for output in run.outputs)),
+            inputs=(self.data / "shards.json", *(run.index for run in prerequisites)),
+            data=(self.data / "shards", *(output for run in prerequisites for output in run.outputs)),
             parameters=(f"fusions.{cell[0]}", "trainer", *parameters),
             code=(step, *code),
-            taught=bool(past),
+            after_runs=bool(prerequisites),
             selected=self._read_by(cell[1]) if step == "concept" else (),
         )
 
@@ -277,12 +277,12 @@ class Graph:
     def _train(self, fusion: str, method: str, seed: int) -> Job:
         folder = self.runs / fusion / method / f"seed-{seed}"
         cell = (fusion, method, str(seed))
-        code = (f"methods/{self.params.method(method).name}",)
-        if method not in self.params.study.taught:
+        code = (f"methods/{self.params.methods[method].name}",)
+        if not self.params.reads_runs(method):
             return self._training("train", cell, folder, ("encoders", f"methods.{method}"), code)
         concepts = [self._concept(fusion, name, seed) for name in self.params.study.modalities]
-        past = (*concepts, self._train(fusion, "joint", seed))
-        return self._training("train", cell, folder, ("encoders", f"taught.{method}"), code, past)
+        prerequisites = (*concepts, self._train(fusion, "joint", seed))
+        return self._training("train", cell, folder, ("encoders", f"methods.{method}"), code, prerequisites)
 
     def _evaluation(self, step: str, run: Job, concepts: list[Job]) -> Job:
         folder = self.evaluations / run.index.parent.relative_to(self.runs)
@@ -302,7 +302,7 @@ class Graph:
             ),
             parameters=("evaluation",) if concepts else ("evaluation.batch_size",),
             code=(step, *run.code[1:]),
-            taught=run.taught,
+            after_runs=run.after_runs,
             selected=run.selected,
         )
 
@@ -319,9 +319,9 @@ class Graph:
         for fusion in study.fusions:
             for seed in study.seeds:
                 runs += [self._concept(fusion, name, seed) for name in study.modalities]
-                runs += [self._train(fusion, name, seed) for name in study.compared]
+                runs += [self._train(fusion, name, seed) for name in study.methods]
                 concepts += [self._evaluate_concept(fusion, name, seed) for name in study.modalities]
-                evaluations += [self._evaluate(fusion, name, seed) for name in study.compared]
+                evaluations += [self._evaluate(fusion, name, seed) for name in study.methods]
         return Job(
             step="report",
             cell=(),

@@ -50,7 +50,7 @@ from agm.pipeline.config.schema.fusions import (
 )
 from agm.pipeline.config.schema.methods import MethodBlock
 from agm.pipeline.config.schema.params import Params
-from agm.pipeline.config.schema.training import AdamW, Evaluation, Sgd, StepSchedule, Study, Trainer
+from agm.pipeline.config.schema.training import AdamW, Dvc, Evaluation, Sgd, StepSchedule, Study, Trainer
 
 __all__ = [
     "AdamW",
@@ -63,6 +63,7 @@ __all__ = [
     "Dataset",
     "Dial",
     "DialNoise",
+    "Dvc",
     "Early",
     "Encoder",
     "EncoderBlock",

@@ -5,14 +5,15 @@ from collections.abc import Collection
 from functools import cached_property
 from typing import Any, get_args
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from agm.methods import PREREQUISITES
 from agm.pipeline.config.schema.base import Block, Name, Positive
 from agm.pipeline.config.schema.data import Dataset, Dial, Features, SequenceFeatures, Shards
 from agm.pipeline.config.schema.encoders import Encoder, IdentityEncoder
 from agm.pipeline.config.schema.fusions import Fusion
 from agm.pipeline.config.schema.methods import MethodBlock
-from agm.pipeline.config.schema.training import Evaluation, Study, Trainer
+from agm.pipeline.config.schema.training import Dvc, Evaluation, Study, Trainer
 from agm.pipeline.errors import meant
 
 COLUMNS = {"clip_id", "split", "label", "label_name", "group", "duration", "row", "left_out", "flaws", "texts"}
@@ -45,10 +46,9 @@ class Params(Block):
     encoders: dict[Name, Encoder]
     fusions: dict[Name, Fusion]
     methods: dict[Name, MethodBlock]
-    taught: dict[Name, MethodBlock] = Field(default={})
-    """Like `methods`: those that read finished runs, which are jobs of their own kind in the DAG."""
     trainer: Trainer
     evaluation: Evaluation
+    dvc: Dvc
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +78,6 @@ class Params(Block):
         for key, chosen, defined in (
             ("study.fusions", self.study.fusions, self.fusions),
             ("study.methods", self.study.methods, self.methods),
-            ("study.taught", self.study.taught, self.taught),
         ):
             problems += [
                 f"{key}: {name!r} is not defined; there are {list(defined)}" for name in chosen if name not in defined
@@ -87,22 +86,30 @@ class Params(Block):
             problems.append("dial: expected the parameters of the demo set that dataset.generated names")
         for key, values in (
             ("fusions", self.study.fusions),
-            ("methods and study.taught", self.study.compared),
+            ("methods", self.study.methods),
             ("seeds", self.study.seeds),
         ):
             if len(set(values)) < len(values):
                 problems.append(f"study.{key}: an entry is there twice: {values}")
         if self.dataset.name == "raw":
             problems.append("dataset.name: data/raw is the folder of the demo sets; choose another name")
-        if "concepts" in self.study.compared:
+        if "concepts" in self.study.methods:
             problems.append("study.methods: 'concepts' is the folder of the mono-modal concepts; choose another name")
-        if not self.study.compared:
+        if not self.study.methods:
             problems.append("study.methods: there is none; 'joint' is what the others are compared with")
         joint = self.methods.get("joint")
-        if self.study.taught and ("joint" not in self.study.methods or joint is None or joint.name != "joint"):
-            problems.append(
-                f"study.taught: {self.study.taught} read the run of plain joint training; add method 'joint'"
-            )
+        lists = {
+            "methods": [name for name in self.study.methods if not self.reads_runs(name)],
+            "methods_after_runs": [name for name in self.study.methods if self.reads_runs(name)],
+        }
+        readers = lists["methods_after_runs"]
+        if readers and ("joint" not in self.study.methods or joint is None or joint.name != "joint"):
+            problems.append(f"study.methods: {readers} read the run of plain joint training; add method 'joint'")
+        for key, expected in lists.items():
+            if getattr(self.dvc, key) != expected:
+                problems.append(
+                    f"dvc.{key}: expected {expected}, which follows from study.methods; `agm compose` writes it"
+                )
         for name in modalities:
             if name in COLUMNS:
                 problems.append(f"dataset.modalities: {name!r} is a column of every data set; choose another name")
@@ -124,9 +131,9 @@ class Params(Block):
         """The method that the others are compared with: the study's first plain joint training, if it has one."""
         return next((name for name in self.study.methods if self.methods[name].name == "joint"), None)
 
-    def method(self, name: str) -> MethodBlock:
-        """The parameters of a method of the study."""
-        return self.taught[name] if name in self.study.taught else self.methods[name]
+    def reads_runs(self, method: str) -> bool:
+        """Whether a method reads finished runs, which are made before its own."""
+        return method in self.methods and self.methods[method].name in PREREQUISITES
 
     def _mismatch(self, name: str) -> list[str]:
         """What keeps the encoder of modality `name` from reading it."""

@@ -68,15 +68,17 @@ class Study(Block):
     name: Name
     fusions: list[Name] = Field(min_length=1)
     methods: list[Name]
-    taught: list[Name] = Field(default=[])
-    """Methods that read finished runs of the same fusion and seed: the concepts and plain joint training."""
     modalities: list[Name] = Field(min_length=1)
     settings: dict[Name, dict[str, Any]] = Field(default={})
     """Parameters of methods that belong to this study's data or length, by method, whether it is compared or not: its
     file in params/method takes them in the place of its defaults. Read when composing; what counts is in `methods`."""
     seeds: list[Seed] = Field(min_length=1)
 
-    @property
-    def compared(self) -> list[str]:
-        """Every method of the study."""
-        return [*self.methods, *self.taught]
+
+class Dvc(Block):
+    """The methods of the study in two lists, which `dvc.yaml` iterates over: a stage of DVC has the same dependencies
+    for all its methods. They follow from `study.methods`, and `agm compose` writes them."""
+
+    methods: list[Name]
+    methods_after_runs: list[Name]
+    """Methods that read finished runs of the same fusion and seed: the concepts and plain joint training."""

@@ -95,7 +95,7 @@ def _trained(params: Params, trained: Job, shards: Shards) -> nn.Module:
         model = build_concept(params, fusion, name, shards.features, len(shards.classes), seed)
     else:
         model = build_joint(params, fusion, shards.features, len(shards.classes), seed)
-        build_method(params.method(name), model, seed)  # a few methods are networks of their own
+        build_method(params.methods[name], model, seed)  # a few methods are networks of their own
     model.load_state_dict(load_file(trained.outputs[0]))
     return model.to(device).eval()
 

@@ -46,7 +46,7 @@ class _Story:
     def __init__(self, study: Study, results: Results, fusion: str, baseline: str) -> None:
         self.study, self.results, self.fusion, self.baseline = study, results, fusion, baseline
         self.modalities = study.params.study.modalities
-        self.methods = [name for name in study.params.study.compared if name != baseline]
+        self.methods = [name for name in study.params.study.methods if name != baseline]
         found = {name: results.gap(fusion, baseline, name) for name in self.modalities}
         self.gaps = {name: gap for name, gap in found.items() if gap is not None}
         self.unknown = [name for name in self.modalities if name not in self.gaps]
@@ -153,7 +153,7 @@ class _Story:
 
     def _failures(self) -> str | None:
         """Who fails does not look better by it: what the numbers leave out is said with them."""
-        lost = {name: self._lost(method=name) for name in self.study.params.study.compared}
+        lost = {name: self._lost(method=name) for name in self.study.params.study.methods}
         lost |= {f"{name} alone": self._lost(concept=name) for name in self.modalities}
         if not any(lost.values()):
             return None
@@ -269,7 +269,7 @@ def caution(study: Study) -> str | None:
 
 def power(study: Study) -> str:
     """What so many seeds can and cannot show."""
-    seeds, methods = len(study.params.study.seeds), len(study.params.study.compared)
+    seeds, methods = len(study.params.study.seeds), len(study.params.study.methods)
     if seeds == 1:
         return "One seed gives no interval and no test: a difference of a few points may be chance. Add seeds."
     confidence = percent(study.params.evaluation.confidence)

@@ -163,7 +163,7 @@ def _refuse(graph: Graph) -> None:
 def _runs(graph: Graph) -> Iterator[Run]:
     study = graph.params.study
     for fusion in study.fusions:
-        for method in study.compared:
+        for method in study.methods:
             for seed in study.seeds:
                 run, evaluation = (graph.job(step, fusion, method, seed) for step in ("train", "evaluate"))
                 yield _run(run, evaluation, method=method)

@@ -44,11 +44,11 @@ def curve_panels(study: Study, fusion: str) -> list[Panel]:
     phis = {name: f"val_centred_{name}" if len(names.modalities) > 1 else "val_accuracy" for name in names.modalities}
 
     def panel(title: str, column: str, limits: tuple[float, float] | None = None, alone: str | None = None) -> Panel:
-        runs = {method: study.sound(fusion, method=method) for method in names.compared}
+        runs = {method: study.sound(fusion, method=method) for method in names.methods}
         found = {method: _over_seeds(each, column) for method, each in runs.items() if each}
         concepts = study.sound(fusion, concept=alone) if alone else []
         reference = _over_seeds(concepts, "val_accuracy") if concepts else None
-        return curves(title, fusion, found, names.compared, limits, reference)
+        return curves(title, fusion, found, names.methods, limits, reference)
 
     return [
         panel("training loss", "train_loss"),
@@ -67,7 +67,7 @@ def kappa_panels(study: Study, fusion: str) -> list[Panel]:
     found = {
         modality: {
             method: _kappa(runs, modality)
-            for method in names.compared
+            for method in names.methods
             if (runs := study.sound(fusion, method=method)) and f"kappa_{modality}" in runs[0].history.columns
         }
         for modality in names.modalities
@@ -76,7 +76,7 @@ def kappa_panels(study: Study, fusion: str) -> list[Panel]:
     if not drawn:
         return []
     limits = _log_limits([value for curve in drawn for value in (*curve.low, *curve.high)])
-    return [log_curves(f"κ of {name}", fusion, methods, names.compared, limits) for name, methods in found.items()]
+    return [log_curves(f"κ of {name}", fusion, methods, names.methods, limits) for name, methods in found.items()]
 
 
 def duration_panels(study: Study) -> list[Panel]:
@@ -87,7 +87,7 @@ def duration_panels(study: Study) -> list[Panel]:
 
 
 def _dots(study: Study, results: Results, fusion: str, metric: str, modality: str) -> dict[str, Dot]:
-    found = {method: results.method(fusion, method, metric, modality) for method in study.params.study.compared}
+    found = {method: results.method(fusion, method, metric, modality) for method in study.params.study.methods}
     return {
         method: Dot(list(values.values()), results.mean(values), of_all(len(values), results.seeds))
         for method, values in found.items()

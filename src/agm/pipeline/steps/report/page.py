@@ -61,7 +61,7 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
         many=MANY_CLASSES,
         fusions=fusions,
         kappas=[fusion for fusion in fusions if fusion["kappas"]],
-        lines=lines(names.compared),
+        lines=lines(names.methods),
         alone=ALONE,
         data=_data(study),
         configuration=yaml.safe_dump(study.params.model_dump(mode="json"), sort_keys=False, allow_unicode=True),

@@ -202,7 +202,7 @@ def metrics(study: Study, results: Results) -> dict[str, Any]:
     for fusion in names.fusions:
         found[fusion] = {
             method: _few(results, fusion, method, names.modalities) | _failures(study.of(fusion, method=method))
-            for method in names.compared
+            for method in names.methods
         }
         if concepts := _failures([run for name in names.modalities for run in study.of(fusion, concept=name)]):
             found[fusion]["concepts"] = concepts

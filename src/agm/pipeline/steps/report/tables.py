@@ -59,7 +59,7 @@ def accuracies(study: Study, results: Results, fusion: str) -> Table:
     baseline = results.baseline
     against = (f"accuracy − {baseline}", "interval", "paired p") if baseline else ()
     rows, own = [], {}
-    for method in study.params.study.compared:
+    for method in study.params.study.methods:
         if changed := study.of(fusion, method)[0].record["own_network"]:
             own[method] = f"{method}: {changed}"
         scores = results.method(fusion, method, "accuracy")
@@ -80,7 +80,7 @@ def monomodal(study: Study, results: Results, fusion: str) -> Table:
     """Centred φ accuracy of every method and modality, over that of the networks trained on one modality alone."""
     names = study.params.study.modalities
     rows = [(Cell("network alone"), *(_alone(results, fusion, name) for name in names))]
-    for method in study.params.study.compared:
+    for method in study.params.study.methods:
         fields = [_phi(results, fusion, method, name) for name in names]
         rows.append((Cell(f"centred φ in {method}", method=method), *fields))
     return Table(f"Mono-modal accuracy, {fusion}", ("accuracy of", *names), tuple(rows))
@@ -92,7 +92,7 @@ def permutation(study: Study, results: Results, fusion: str) -> Table | None:
     if len(names) == 1:
         return None
     rows = []
-    for method in study.params.study.compared:
+    for method in study.params.study.methods:
         fields = [_mean(results, results.method(fusion, method, "accuracy"))]
         for name in names:
             drop = results.drop(fusion, method, name)
@@ -110,7 +110,7 @@ def published(study: Study, results: Results, fusion: str) -> Table | None:
     if len(names) == 1:
         return None
     rows = []
-    for method in study.params.study.compared:
+    for method in study.params.study.methods:
         fields = []
         for name in names:
             share = results.mean(results.method(fusion, method, "phi_constant", name))
@@ -124,7 +124,7 @@ def competition(study: Study, results: Results, fusion: str) -> Table:
     """Competition strength of every method and modality: mean and interval over seeds."""
     names = study.params.study.modalities
     rows = []
-    for method in study.params.study.compared:
+    for method in study.params.study.methods:
         fields = []
         for name in names:
             change = _to_baseline(results, results.to_baseline(fusion, method, "d", name))
@@ -138,7 +138,7 @@ def competition_by_seed(study: Study, results: Results, fusion: str) -> Table:
     """d of every run with its interval over test clips, its plain formula, the rank of B, and the ridge's penalty."""
     names, classes = study.params.study.modalities, len(study.shards["classes"])
     rows = []
-    for method in study.params.study.compared:
+    for method in study.params.study.methods:
         for seed in study.params.study.seeds:
             fields = [_strength(results, fusion, method, seed, name, classes) for name in names]
             rows.append((Cell(method, method=method), Cell(str(seed)), *fields))
@@ -148,7 +148,7 @@ def competition_by_seed(study: Study, results: Results, fusion: str) -> Table:
 def runs(study: Study, fusion: str) -> Table:
     """Every trained network: its size, the epoch that validation picked, its accuracies."""
     names = study.params.study
-    groups = [(name, study.of(fusion, method=name)) for name in names.compared]
+    groups = [(name, study.of(fusion, method=name)) for name in names.methods]
     groups += [(f"{name} alone", study.of(fusion, concept=name)) for name in names.modalities]
     rows = [(Cell(called, method=run.method), *_of_run(run)) for called, runs in groups for run in runs]
     columns = ("network", "seed", "weights", "epochs", "epoch picked", "val accuracy", "test accuracy")
@@ -169,7 +169,7 @@ def kappa(study: Study, fusion: str) -> Table | None:
     """The range of κ over all steps of all seeds, and its mean; None where no method has one."""
     names = study.params.study.modalities
     rows = []
-    for method in study.params.study.compared:
+    for method in study.params.study.methods:
         runs = [run.history for run in study.sound(fusion, method=method)]
         if any(f"kappa_{name}" in history.columns for history in runs for name in names):
             rows.append((Cell(method, method=method), *(Cell(*_range(runs, name)) for name in names)))
@@ -186,7 +186,7 @@ def _range(histories: list[pl.DataFrame], modality: str) -> tuple[str, str]:
 
 def classes(study: Study, results: Results, fusion: str) -> Table:
     """F1 of every class and method, mean over seeds."""
-    methods = study.params.study.compared
+    methods = study.params.study.methods
     rows = []
     for label in study.shards["classes"]:
         scores = [results.mean(results.method(fusion, method, "f1", label=label)) for method in methods]

@@ -51,16 +51,16 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         Stopped: when a signal came; the checkpoint is written.
         AgmError: when the shards are damaged, or one of several processes died.
     """
-    failed = _failed_past(params, job)
+    failed = _failed_prerequisite(params, job)
     if failed:
-        training = build_training(params, job, prepare_device(params.trainer.threads), untaught=True)
+        training = build_training(params, job, prepare_device(params.trainer.threads), network_only=True)
     else:
         train = _train_together if params.trainer.processes > 1 else _train
         with unfinished.begun(params, job) as folder:
             training = train(params, job, folder)
         failed = training.failed
     # Where no epoch was completed, what the run began with.
-    weights = training.best_weights or plain(build_training(params, job, CPU, untaught=True).model.state_dict())
+    weights = training.best_weights or plain(build_training(params, job, CPU, network_only=True).model.state_dict())
     history = pl.DataFrame(training.history or {"epoch": pl.Series([], dtype=pl.Int64)}, infer_schema_length=None)
     model_file, history_file = job.outputs
     with replacing(model_file) as temporary:
@@ -117,9 +117,8 @@ def train_as_member(params: Params, job: Job, device: torch.device, signals: Sig
         write_json(folder / FAILED, training.failed)
 
 
-def build_training(params: Params, job: Job, device: torch.device, untaught: bool = False) -> Training:
-    """The model, method and data of `job`, ready to fit; `untaught` leaves out the finished runs that it reads, to
-    have the networks alone."""
+def build_training(params: Params, job: Job, device: torch.device, network_only: bool = False) -> Training:
+    """The model, method and data of `job`, ready to fit; `network_only` leaves out the finished runs that it reads."""
     fusion, name, seed = job.cell[0], job.cell[1], int(job.cell[2])
     shards = Shards.open(job.data[0].parent)
     if job.step == "concept":
@@ -127,22 +126,22 @@ def build_training(params: Params, job: Job, device: torch.device, untaught: boo
         method = Joint(model)
     else:
         model = build_joint(params, fusion, shards.features, len(shards.classes), seed).to(device)
-        finished = _prerequisites(params, job, shards, device) if job.taught and not untaught else {}
-        method = build_method(params.method(name), model, seed, **finished)
+        finished = _prerequisites(params, job, shards, device) if job.after_runs and not network_only else {}
+        method = build_method(params.methods[name], model, seed, **finished)
     return Training(model, method.to(device), shards, params.trainer, seed, label=job.command)
 
 
-def _failed_past(params: Params, job: Job) -> dict[str, Any] | None:
-    """The failure of a run whose teachers failed, or None."""
-    for run in _taught_by(params, job) if job.taught else []:
+def _failed_prerequisite(params: Params, job: Job) -> dict[str, Any] | None:
+    """The failure of a run of which a prerequisite failed, or None."""
+    for run in _prerequisite_runs(params, job) if job.after_runs else []:
         if read_json(run.index, run.command)["failed"]:
-            what = f"`{run.command}` failed, which it is taught by"
+            what = f"its prerequisite run `{run.command}` failed"
             return {"what": what, "epoch": None, "step": None, "batch": None, "checkpoint": None}
     return None
 
 
-def _taught_by(params: Params, job: Job) -> list[Job]:
-    """The runs that a taught method reads: each modality's concept, in the study's order, and plain joint training."""
+def _prerequisite_runs(params: Params, job: Job) -> list[Job]:
+    """The runs that the method reads: each modality's concept, in the study's order, and plain joint training."""
     graph = Graph(params)
     fusion, _, seed = job.cell
     concepts = [graph.job("concept", fusion, name, seed) for name in params.study.modalities]
@@ -152,11 +151,11 @@ def _taught_by(params: Params, job: Job) -> list[Job]:
 def _prerequisites(params: Params, job: Job, shards: Shards, device: torch.device) -> dict[str, Any]:
     """What the method of `job` reads of finished runs: arguments of its constructor."""
     names = [*params.study.modalities, "joint"]
-    runs = dict(zip(names, _taught_by(params, job), strict=True))
+    runs = dict(zip(names, _prerequisite_runs(params, job), strict=True))
     for run in runs.values():
         read_index(run.index, run.command)
     found: dict[str, Any] = {}
-    for argument in methods.get(params.method(job.cell[1]).name).prerequisites:
+    for argument in methods.get(params.methods[job.cell[1]].name).prerequisites:
         if argument == "teachers":
             found[argument] = {
                 name: _trained_encoder(params, runs[name], shards).to(device) for name in params.study.modalities
@@ -196,7 +195,7 @@ def effective_configuration(params: Params, job: Job) -> dict[str, Any]:
     fusion, name, _ = job.cell
     blocks = {"encoders": params.encoders, "fusion": params.fusions[fusion], "trainer": params.trainer}
     if job.step == "train":
-        blocks["method"] = params.method(name)
+        blocks["method"] = params.methods[name]
     return {
         key: {name: each.model_dump() for name, each in block.items()}
         if isinstance(block, dict)
