@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "methods": {"joint": {"name": "joint"}},
                 "trainer": {**PARAMS["trainer"], "epochs": 2},
             }
-            Path("params.yaml").write_text(yaml.safe_dump(content))
+            Path("params.yaml").write_text(yaml.safe_dump(with_lists(content)))
             for modality in PARAMS["study"]["modalities"]:
                 assert cli.main(["concept", fusion, modality, "0"]) == 0
             assert cli.main(["train", fusion, "joint", "0"]) == 0
