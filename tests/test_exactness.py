@@ -287,14 +287,14 @@ def test_raw_files_that_are_not_there_at_all_are_not_missed(study: Path) -> None
     """As in a colleague's clone, which has the results only."""
     shutil.move("raw", "away")
     (said,) = raw.check(config.load())
-    assert "not looked at" in said and "not one of 48" in said
+    assert "not checked" in said and "not one of 48" in said
     shutil.copytree("away", "raw")
 
 
 def test_slow_storage_is_trusted(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(Path("raw/5.png"), np.zeros((28, 28), np.uint8))
     monkeypatch.setenv("AGM_TRUST_RAW", "1")
-    assert list(raw.check(config.load())) == ["raw files are not looked at: AGM_TRUST_RAW is set"]
+    assert list(raw.check(config.load())) == ["raw files are not checked: AGM_TRUST_RAW is set"]
     monkeypatch.setenv("AGM_TRUST_RAW", "0")
     assert outdated() == {"list"}
 

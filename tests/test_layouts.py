@@ -204,7 +204,7 @@ def test_what_is_there_twice_is_said(tmp_path):
     clip = Clip("a", "train", "0", None, {"one": Source("AVE/aaaaaaaaaaa.mp4")}, 1)
     [found], notes = elsewhere(str(tmp_path), [clip], ["AVE/aaaaaaaaaaa.mp4"], 1, str)
     assert found.sources["one"].path == "a/aaaaaaaaaaa.mp4"
-    assert notes[1].endswith("of the first a/aaaaaaaaaaa.mp4 is read, not aaaaaaaaaaa.mkv, b/aaaaaaaaaaa.mp4")
+    assert notes[1].endswith("for the first one a/aaaaaaaaaaa.mp4 is read, not aaaaaaaaaaa.mkv, b/aaaaaaaaaaa.mp4")
 
 
 def test_folders_behind_links_are_looked_through_once(tmp_path):

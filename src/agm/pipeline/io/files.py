@@ -18,26 +18,28 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-# Before a target's own name, so that a temporary file has the suffix that libraries go by.
+# The marker stands before the target's name, so that a temporary file keeps the suffix by which libraries choose a
+# format.
 TEMPORARY = re.compile(r"\.(?:tmp|old)-(\d+)-(.*)", re.DOTALL)
 CHECKSUM = "checksum"
-"""Where an index says what the rest of it must be."""
+"""The key of an index that holds the checksum of all its other keys."""
 LONGEST = 220
-"""Bytes of a target's name that its temporary one takes over: file systems allow 255 in all."""
+"""Bytes of a target's name that its temporary name keeps: file systems allow 255 in all."""
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success flush it to disk and rename it over `target`.
 
-    The path yielded may become a file or a folder. On any error it is removed and `target` stays as it was. What a
-    killed process left there is removed by the next one that writes `target`.
+    The path yielded may become a file or a folder. On any error it is removed and `target` stays as it was. The next
+    process that writes `target` removes what a killed process left.
 
     Raises:
         OSError: naming `target`, also where a library reports a full disk by an exception of its own.
     """
     target = Path(target)
-    temporary, old = (_beside(target, kind) for kind in ("tmp", "old"))
+    temporary = _beside(target, "tmp")
+    old = _beside(target, "old")
     try:
         _make_folder(target.parent)
         _remove_left_behind(target)
@@ -46,9 +48,11 @@ def replacing(target: Path) -> Iterator[Path]:
         _swap(temporary, target, old)
         _sync(target.parent)
     except Exception as error:
-        if (number := _system_error(error, temporary)) is not None:
-            raise OSError(number, os.strerror(number), str(target)) from None
-        raise
+        number = _system_error(error, temporary)
+        if number is None:
+            raise
+        # A person knows `target`, not the temporary file.
+        raise OSError(number, os.strerror(number), str(target)) from None
     finally:
         _remove(temporary)
         _remove(old)
@@ -73,11 +77,15 @@ def _beside(target: Path, kind: str) -> Path:
 
 
 def _remove_left_behind(target: Path) -> None:
-    """Remove the temporary files of `target` that no running process of this machine is at."""
+    """Remove the temporary files of `target` that no running process of this machine writes."""
     name = TEMPORARY.fullmatch(_beside(target, "tmp").name)[2]
     for path in target.parent.iterdir():
-        found = TEMPORARY.fullmatch(path.name)
-        if found and found[2] == name and (int(found[1]) == os.getpid() or not _runs(int(found[1]))):
+        match = TEMPORARY.fullmatch(path.name)
+        if match is None or match[2] != name:
+            continue
+        process = int(match[1])
+        # This process itself is about to write `target`: what has its number is a leftover too.
+        if process == os.getpid() or not _runs(process):
             _remove(path)
 
 
@@ -87,19 +95,20 @@ def _runs(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        pass  # somebody else's
+        pass  # the process of another user, which may not be signalled, but runs
     return True
 
 
 def _system_error(error: Exception, temporary: Path) -> int | None:
-    """The number of the system's error behind `error`, where that does not yet name a file that a person knows.
+    """The number of the system error behind `error`; None where there is none, or `error` names another file already.
 
-    Arrow, polars and safetensors each raise something else, and have the number in their words.
+    Arrow, polars and safetensors raise exceptions of their own, and write the number into the message.
     """
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno if error.filename in (None, str(temporary)) else None
-    found = re.search(r"\b(?:os error|errno) (\d+)\b", str(error))
-    return int(found[1]) if found else None
+        names_no_other = error.filename in (None, str(temporary))
+        return error.errno if names_no_other else None
+    match = re.search(r"\b(?:os error|errno) (\d+)\b", str(error))
+    return int(match[1]) if match else None
 
 
 def write_json(target: Path, content: Any) -> None:
@@ -108,7 +117,7 @@ def write_json(target: Path, content: Any) -> None:
 
 
 def index_bytes(content: dict[str, Any]) -> bytes:
-    """The JSON of a job's index, with a checksum of what it says, which `read_json` compares."""
+    """The JSON of a job's index, with a checksum of its content, which `read_json` compares."""
     return _json({**content, CHECKSUM: _checksum(content)})
 
 
@@ -123,13 +132,13 @@ def _json(content: Any) -> bytes:
 
 
 def _checksum(content: Any) -> str:
-    """Of the meaning, which is the same before it is written and after it is read."""
+    """Checksum of the values, which are the same before they are written and after they are read."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def write_parquet(target: Path, table: "pl.DataFrame") -> None:
     """Write a table as Parquet, atomically; equal tables give equal bytes."""
-    # By way of the memory: what polars raises when the disk is full does not always say so.
+    # The table is written to memory first: the error that polars raises on a full disk does not always say so.
     content = io.BytesIO()
     table.write_parquet(content)
     with replacing(target) as temporary:
@@ -150,21 +159,25 @@ def read_json(path: Path, rebuild: str | None = None) -> Any:
         raise AgmError("A file of an earlier step is missing", where=path, fix=fix) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise AgmError(f"A file of an earlier step is damaged ({error})", where=path, fix=fix) from None
-    if isinstance(content, dict) and (want := content.pop(CHECKSUM, None)) not in (None, _checksum(content)):
-        what = f"its checksum is {_checksum(content)}, and {want} was recorded"
-        raise AgmError(f"A file of an earlier step is damaged: {what}", where=path, fix=fix)
+    if isinstance(content, dict) and CHECKSUM in content:
+        recorded = content.pop(CHECKSUM)
+        actual = _checksum(content)
+        if recorded not in (None, actual):
+            what = f"its checksum is {actual}, and {recorded} was recorded"
+            raise AgmError(f"A file of an earlier step is damaged: {what}", where=path, fix=fix)
     return content
 
 
 def read_index(path: Path, rebuild: str, *names: str) -> Any:
-    """Read a job's index, of which the data files `names`, or else all, must be as it says.
+    """Read a job's index, and compare the data files `names`, or all of them, with the checksums that it holds.
 
     Raises:
         AgmError: when one of them is missing or damaged, or the index is; `rebuild` is the command that makes them.
     """
     index = read_json(path, rebuild)
     try:
-        expected = {name: index["sha256"][name] for name in names or index["sha256"]}
+        recorded = index["sha256"]
+        expected = {name: recorded[name] for name in names or recorded}
     except (KeyError, TypeError):
         what = "A file of an earlier step does not say what belongs to it"
         raise AgmError(what, where=path, fix=f"run `{rebuild}`") from None
@@ -182,10 +195,13 @@ def digest(path: Path) -> str:
     """Checksum of a file, or of the names and contents of every file below a folder."""
     if not path.is_dir():
         return sha256(path)
-    found = hashlib.sha256()
-    for each in sorted(each for each in path.rglob("*") if each.is_file()):
-        found.update(f"{each.relative_to(path).as_posix()}\0{sha256(each)}\0".encode(errors="surrogateescape"))
-    return found.hexdigest()
+    total = hashlib.sha256()
+    for member in sorted(path.rglob("*")):
+        if member.is_file():
+            name = member.relative_to(path).as_posix()
+            # Names may be no UTF-8: the system allows any bytes.
+            total.update(f"{name}\0{sha256(member)}\0".encode(errors="surrogateescape"))
+    return total.hexdigest()
 
 
 def checksums(folder: Path, names: list[str]) -> dict[str, str]:
@@ -203,34 +219,36 @@ def verify(folder: Path, expected: dict[str, str], rebuild: str) -> None:
         path = folder / name
         if not path.exists():
             raise AgmError("A data file is missing", where=path, fix=f"run `{rebuild}`")
-        if (found := sha256(path)) != want:
+        actual = sha256(path)
+        if actual != want:
             raise AgmError(
-                f"A data file is damaged: its checksum is {found}, and {want} was recorded",
+                f"A data file is damaged: its checksum is {actual}, and {want} was recorded",
                 where=path,
                 fix=f"delete it and run `{rebuild}`",
             )
 
 
 def remove(path: Path) -> None:
-    """Remove a file, if it is there, for good: a power cut does not bring it back beside newer ones."""
+    """Remove a file, if it exists, and flush that to disk: a power cut does not bring it back beside newer files."""
     if path.exists() or path.is_symlink():
         path.unlink()
         _sync(path.parent)
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, as lasting as what will be put there."""
-    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    """Make a folder and its parents, and flush their names to disk: a power cut must not lose what is put there."""
+    new = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for each in new:
-        _sync(each.parent)
+    for made in new:
+        _sync(made.parent)
 
 
 def _flush(path: Path) -> None:
     """Force a file, or a folder and all that is in it, to disk."""
-    for each in [*sorted(path.rglob("*")), path] if path.is_dir() else [path]:
-        if each.is_dir() or each.is_file():
-            _sync(each)
+    members = sorted(path.rglob("*")) if path.is_dir() else []
+    for member in (*members, path):
+        if member.is_dir() or member.is_file():
+            _sync(member)
 
 
 def _sync(path: Path) -> None:
@@ -239,7 +257,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems do not know this for folders, and have nothing to flush there.
+        # Some network file systems refuse this for folders; they have nothing to flush there.
         if error.errno != errno.EINVAL or not path.is_dir():
             raise
     finally:

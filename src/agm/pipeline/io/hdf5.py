@@ -1,8 +1,8 @@
-"""HDF5 files that others made: what lies in the file itself, and no more of it than the limits allow.
+"""Read HDF5 files that others made: only what the file itself holds, and within the limits.
 
-Such a file can name others, by external links, external storage and virtual data sets; it can be compressed by a filter
-for which the library would load a plug-in; and a few bytes of it can stand for any amount of numbers. None is followed,
-loaded or unfolded.
+Such a file can name other files by external links, external storage and virtual data sets. It can be compressed by a
+filter for which the library would load a plug-in. A few of its bytes can stand for any amount of numbers. This module
+follows no link, loads no plug-in and unfolds nothing beyond the limits.
 """
 
 import math
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import h5py
 
 FILTERS = ("DEFLATE", "SHUFFLE", "FLETCHER32", "SZIP", "NBIT", "SCALEOFFSET", "LZF")
-"""Those that the library has itself."""
+"""Compression filters that the library has built in."""
 
 
 def opened(path: str | Path) -> "h5py.File":
@@ -63,42 +63,44 @@ def dataset(group: Any, path: str) -> "h5py.Dataset | None":
     """
     import h5py
 
-    found = child(group, path)
-    return found if isinstance(found, h5py.Dataset) else None
+    member = child(group, path)
+    return member if isinstance(member, h5py.Dataset) else None
 
 
 def only_child(group: Any) -> Any:
-    """The one that there is.
+    """The only member of `group`.
 
     Raises:
-        ValueError: when there are several, or none.
+        ValueError: when it has several, or none.
     """
     (name,) = group
     return child(group, name)
 
 
-def numbers(found: "h5py.Dataset", row: int | None = None) -> np.ndarray:
+def numbers(stored: "h5py.Dataset", row: int | None = None) -> np.ndarray:
     """The numbers of a data set, or of one row of it.
 
     Raises:
-        Unusable: when they are none, lie elsewhere, are too many or damaged.
+        Unusable: when it holds no numbers, too many or damaged ones, or when they lie in another file.
     """
-    name = found.name.rpartition("/")[2]
-    if found.dtype.kind not in "fiub":
-        raise Unusable(f"{name!r} holds {found.dtype}, not numbers")
-    if found.external or found.is_virtual:
+    name = stored.name.rpartition("/")[2]
+    if stored.dtype.kind not in "fiub":
+        raise Unusable(f"{name!r} holds {stored.dtype}, not numbers")
+    if stored.external or stored.is_virtual:
         raise Unusable(f"the numbers of {name!r} lie in other files, which are not read")
-    settings = found.id.get_create_plist()
-    unknown = {settings.get_filter(each)[0] for each in range(settings.get_nfilters())} - _known_filters()
+    settings = stored.id.get_create_plist()
+    filters = {settings.get_filter(position)[0] for position in range(settings.get_nfilters())}
+    unknown = filters - _known_filters()
     if unknown:
         raise Unusable(f"{name!r} is compressed in a way that needs a plug-in: filter {min(unknown)}")
-    shape = found.shape if row is None else found.shape[1:]
-    # A chunk is unfolded whole, whatever is asked of it.
-    limits.check("numbers", max(math.prod(shape), math.prod(found.chunks or ())), f"{name!r} takes {{}} numbers")
+    shape = stored.shape if row is None else stored.shape[1:]
+    # HDF5 unfolds a whole chunk, also where only one row of it is asked for.
+    taken = max(math.prod(shape), math.prod(stored.chunks or ()))
+    limits.check("numbers", taken, f"{name!r} takes {{}} numbers")
     try:
-        return np.asarray(found[()] if row is None else found[row])
+        return np.asarray(stored[()] if row is None else stored[row])
     except OSError as error:
-        # A chunk may unfold to more than it says, and HDF5 does not tell that from damage.
+        # A chunk may unfold to more than the file states, and HDF5 raises the same error for that as for damage.
         most = f"more memory than dataset.limits.memory_bytes = {limits.most('memory_bytes'):,}"
         raise Unusable(f"{name!r} is damaged, or takes {most}: {error}") from None
 

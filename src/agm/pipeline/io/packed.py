@@ -1,16 +1,16 @@
-"""Files that hold many clips: the array of one of them.
+"""Read the array of one clip from a file that holds many clips.
 
-`Source.member` says which part of the file it is:
+`Source.member` names the part of the file:
 
     .npy              the number of a row
     .h5 .hdf5         a path of keys; behind the name of a data set, the number of its row ("avadataset/17")
     .csd              (of the CMU multimodal SDK) the key of a video, of which the steps between the source's `start`
                       and `end` are taken
-    .pkl .p .pickle   a path of keys and numbers ("train/text/17"); several numbers at its end are that many elements,
-                      in that order ("words/4,0,4"); a comma behind a single one makes it one of several ("words/4,")
+    .pkl .p .pickle   a path of keys and numbers ("train/text/17"); several numbers at its end are several elements,
+                      in that order ("words/4,0,4"); a comma behind a single number makes a list of one ("words/4,")
 
-The numbers that are not finite in .csd files and pickles are those of COVAREP for sound without a voice; they are
-read as 0, as the published loaders do.
+COVAREP writes numbers that are not finite for sound without a voice into .csd files and pickles. They are read as 0, as
+in the published loaders.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ import numpy as np
 
 from agm.pipeline.errors import AgmError
 from agm.pipeline.io import hdf5, limits, unpickle
-from agm.pipeline.io.media import Unusable, opened_array, told
+from agm.pipeline.io.media import Unusable, message_of, opened_array
 from agm.pipeline.io.source import Source
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def opened(source: Source) -> np.ndarray:
 
 
 def in_pickle(source: Source) -> bool:
-    """Whether the clip lies in a file that is read whole: by one process, or each would hold all of it."""
+    """Whether the clip lies in a file that can only be read whole. One process reads it: others would hold it too."""
     return source.member is not None and READERS.get(Path(source.path).suffix.lower()) is _of_pickle
 
 
@@ -76,85 +76,90 @@ def _of_hdf5(path: Path, source: Source) -> np.ndarray:
     try:
         return _part(file, source)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise Unusable(f"{source.member!r} cannot be read: {told(error)}") from None
+        raise Unusable(f"{source.member!r} cannot be read: {message_of(error)}") from None
 
 
 def _part(file: "h5py.File", source: Source) -> np.ndarray:
-    """A data set, or a row of one."""
+    """The data set that the member names, or the row of one where the last part is its number."""
     whole = hdf5.dataset(file, source.member)
     if whole is not None:
         return hdf5.numbers(whole)
-    parent, _, last = source.member.rpartition("/")
+    parent, _, row = source.member.rpartition("/")
     rows = hdf5.dataset(file, parent)
     if rows is not None and rows.ndim:
-        return hdf5.numbers(rows, _place(rows, last, source))
+        return hdf5.numbers(rows, _place(rows, row, source))
     raise Unusable(f"the file has no {source.member!r}")
 
 
 def _of_csd(path: Path, source: Source) -> np.ndarray:
-    """The steps of a video whose interval overlaps the clip, which is how the SDK aligns: a step that reaches into the
-    clip belongs to it."""
+    """The steps of a video whose intervals overlap the clip. The SDK aligns in the same way."""
     file = _hdf5(path, path.stat().st_mtime_ns)
     try:
-        video = hdf5.child(hdf5.only_child(file), f"data/{source.member}")  # one feature in each file
-        stored_intervals, stored_features = hdf5.dataset(video, "intervals"), hdf5.dataset(video, "features")
+        video = hdf5.child(hdf5.only_child(file), f"data/{source.member}")  # each file holds one feature
+        stored_intervals = hdf5.dataset(video, "intervals")
+        stored_features = hdf5.dataset(video, "features")
         if stored_intervals is None or stored_features is None:
             raise Unusable(f"the file has no {source.member!r}")
-        intervals, features = hdf5.numbers(stored_intervals), hdf5.numbers(stored_features)
+        intervals = hdf5.numbers(stored_intervals)
+        features = hdf5.numbers(stored_features)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise Unusable(f"{source.member!r} cannot be read: {told(error)}") from None
+        raise Unusable(f"{source.member!r} cannot be read: {message_of(error)}") from None
     if intervals.shape != (*features.shape[:1], 2):
         raise Unusable(f"{source.member!r} has features {list(features.shape)} and intervals {list(intervals.shape)}")
     start = -np.inf if source.start is None else source.start
     end = np.inf if source.end is None else source.end
-    return _finite(features[(intervals[:, 0] < end) & (intervals[:, 1] > start)])
+    overlaps = (intervals[:, 0] < end) & (intervals[:, 1] > start)
+    return _finite(features[overlaps])
 
 
 @lru_cache(maxsize=4)
 def _hdf5(path: Path, mtime_ns: int) -> "h5py.File":
-    """Opened once in each process."""
+    """Open a file once in each process; one that was written anew has another time and is opened again."""
     try:
         return hdf5.opened(path)
     except OSError as error:
-        raise Unusable(f"not an HDF5 file, truncated or damaged: {told(error)}") from None
+        raise Unusable(f"not an HDF5 file, truncated or damaged: {message_of(error)}") from None
 
 
 # --- pickles --------------------------------------------------------------------------------------------------------
 
 
 def _of_pickle(path: Path, source: Source) -> np.ndarray:
-    found = _pickle(path, path.stat().st_mtime_ns)
+    value = _pickle(path, path.stat().st_mtime_ns)
     *keys, last = source.member.split("/")
     for key in keys:
-        found = _element(found, key, source)
+        value = _element(value, key, source)
     if "," in last:
-        found = [_element(found, key, source) for key in last.removesuffix(",").split(",")]
+        value = [_element(value, key, source) for key in last.removesuffix(",").split(",")]
     else:
-        found = _element(found, last, source)
-    return _finite(_numbers(found, source))
+        value = _element(value, last, source)
+    return _finite(_numbers(value, source))
 
 
 @lru_cache(maxsize=1)
 def _pickle(path: Path, mtime_ns: int) -> Any:
-    """The last one that was read: it may fill much of the memory."""
+    """The content of a pickle. Only the last one is kept: it may fill much of the memory."""
     try:
         return unpickle.load(path)
     except AgmError as error:
         raise Unusable(error.what) from None
 
 
-def _element(found: Any, key: str, source: Source) -> Any:
-    if isinstance(found, dict):
-        for each in (key, int(key)) if key.isascii() and key.isdecimal() else (key,):
-            if each in found:
-                return found[each]
-    elif isinstance(found, list | tuple) or (isinstance(found, np.ndarray) and found.ndim):
-        return _row(found, key, source)
+def _element(container: Any, key: str, source: Source) -> Any:
+    """What a dictionary has under `key`, or a list, a tuple or an array at that place."""
+    if isinstance(container, dict):
+        if key in container:
+            return container[key]
+        # Some pickles have integers as keys.
+        if key.isascii() and key.isdecimal() and int(key) in container:
+            return container[int(key)]
+    elif isinstance(container, list | tuple) or (isinstance(container, np.ndarray) and container.ndim):
+        return _row(container, key, source)
     raise Unusable(f"the file has no {source.member!r}")
 
 
 def _numbers(value: Any, source: Source) -> np.ndarray:
-    """Lists of numbers, and lists of those, as float32."""
+    """An array as it is; lists of numbers, and lists of such lists, as float32."""
     if isinstance(value, np.ndarray):
         return value
     try:
@@ -165,6 +170,7 @@ def _numbers(value: Any, source: Source) -> np.ndarray:
 
 
 def _finite(array: np.ndarray) -> np.ndarray:
+    """The array with 0 in the place of numbers that are not finite."""
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return array
     return np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0)

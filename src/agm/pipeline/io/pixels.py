@@ -1,7 +1,7 @@
-"""Pictures as people see them: upright, opaque, and 8 bits a channel.
+"""Turn decoded pictures into what people see: upright, opaque, and 8 bits a channel.
 
-Whoever decodes a picture, of an image file or of a video, brings it here before anything is scaled: the hidden colours
-under transparent pixels must not bleed into what is visible.
+Every decoded picture, of an image file or of a video, passes through this module before it is scaled: scaling would mix
+the hidden colours under transparent pixels into the visible ones.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 
 from agm.pipeline.io.limits import Unusable
 
-# EXIF's orientations; 1, and whatever else a file says, is upright.
+# EXIF's orientations; 1, and every other value that a file states, is upright.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,20 +32,24 @@ WHITE_IS_ZERO = 0
 
 @dataclass(frozen=True)
 class Orientation:
-    """How the stored picture becomes the one that is shown: transposed first, then mirrored."""
+    """How a stored picture becomes the shown one: it is transposed first, then mirrored."""
 
     transposed: bool = False
     left_to_right: bool = False
     upside_down: bool = False
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """[height, width, channels] as stored to the same as shown."""
-        pixels = pixels.swapaxes(0, 1) if self.transposed else pixels
-        pixels = pixels[:, ::-1] if self.left_to_right else pixels
-        return pixels[::-1] if self.upside_down else pixels
+        """Turn [height, width, channels] as stored into the same as shown."""
+        if self.transposed:
+            pixels = pixels.swapaxes(0, 1)
+        if self.left_to_right:
+            pixels = pixels[:, ::-1]
+        if self.upside_down:
+            pixels = pixels[::-1]
+        return pixels
 
 
-# By quarters of a turn to the left.
+# The orientation after 0, 1, 2 and 3 quarters of a turn to the left.
 PLACEMENTS = (
     Orientation(),
     Orientation(True, upside_down=True),
@@ -78,15 +82,15 @@ def opaque(image: Image.Image, background: Sequence[int]) -> Image.Image:
         return image
     key = image.info.get("transparency")
     if isinstance(key, tuple) and max(key) > 255:
-        # The transparent colour of a PNG of 16 bits, of whose pixels Pillow has kept the upper 8.
-        image.info["transparency"] = tuple(each >> 8 for each in key)
+        # The transparent colour of a PNG of 16 bits: Pillow keeps the upper 8 bits of its pixels, not of this colour.
+        image.info["transparency"] = tuple(channel >> 8 for channel in key)
     ground = Image.new("RGBA", image.size, (*background, 255))
     return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
 
 
 def is_transparent(frame: VideoFrame) -> bool:
     """Whether some pixels of a video's frame may be transparent."""
-    return frame.format.has_palette or any(each.is_alpha for each in frame.format.components)
+    return frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
 
 
 def opaque_frame(frame: VideoFrame, background: Sequence[int]) -> VideoFrame:
@@ -98,17 +102,19 @@ def opaque_frame(frame: VideoFrame, background: Sequence[int]) -> VideoFrame:
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """The nearest to the frame's display matrix of the eight ways to place a picture.
+    """The one of the eight orientations that is nearest to the frame's display matrix.
 
-    The matrix [[a, b], [c, d]] shows a stored point (x, y) at (a·x + c·y, b·x + d·y). An angle does not describe it:
-    a mirrored picture has one too.
+    The matrix [[a, b], [c, d]] shows a stored point (x, y) at (a·x + c·y, b·x + d·y). FFmpeg's angle does not describe
+    it: a mirrored picture has an angle too.
     """
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV knows no name for some other data of the frame, EXIF say, and gives none of it
+    except ValueError:
+        # PyAV does not know the name of some other side data of the frame (EXIF, for example), and then returns none.
         return PLACEMENTS[round(frame.rotation / 90) % 4]
     if matrix is None:
         return Orientation()
+    # The matrix has three columns; the third is for perspective.
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return Orientation(False, left_to_right=a < 0, upside_down=d < 0)
@@ -116,7 +122,7 @@ def orientation(frame: VideoFrame) -> Orientation:
 
 
 def half_of(pixels: np.ndarray, half: str | None) -> np.ndarray:
-    """The "left" or "right" half of a shown picture [height, width, channels]; None is all of it."""
+    """The "left" or "right" half of a shown picture [height, width, channels]; all of it for None."""
     if half is None:
         return pixels
     middle = pixels.shape[1] // 2
@@ -124,10 +130,10 @@ def half_of(pixels: np.ndarray, half: str | None) -> np.ndarray:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How the camera says that the loaded picture is to be turned.
+    """The turn that the camera wrote for the loaded picture; None where the picture is upright.
 
-    Pillow's own function for it writes the other entries of EXIF anew, and fails where one of them is damaged. TIFF
-    files it turns itself when it loads them.
+    Pillow's own function writes the other entries of EXIF anew, and fails where one of them is damaged. Pillow turns
+    TIFF files itself when it loads them.
     """
     try:
         stated = image.getexif().get(ExifTags.Base.Orientation)
@@ -137,6 +143,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _eight_bits(image: Image.Image, white: float | None) -> Image.Image:
+    """A gray picture of more than 8 bits scaled to 8 bits; others as they are."""
     if not image.mode.startswith(("I", "F")):
         return image
     values, largest = _stored(image)
@@ -144,6 +151,7 @@ def _eight_bits(image: Image.Image, white: float | None) -> Image.Image:
         raise Unusable("the picture holds a value that is not finite")
     low, high = values.min(), values.max()
     white = white or largest
+    # A picture whose largest value is below one step of 8 bits would become black.
     if low < 0 or high > white or 0 < high < white / 255:
         raise Unusable(
             f"the values of the picture are between {low:g} and {high:g}, where 0 is black and {white:g} is white: "
@@ -152,7 +160,7 @@ def _eight_bits(image: Image.Image, white: float | None) -> Image.Image:
     if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
         values = white - values
     gray = Image.fromarray((values * (255 / white)).round().astype(np.uint8))
-    key = image.info.get("transparency")  # the value that is transparent, of a PNG
+    key = image.info.get("transparency")  # the transparent value of a PNG
     if key is None:
         return gray
     alpha = np.where(values == key, 0, 255).astype(np.uint8)
@@ -160,11 +168,11 @@ def _eight_bits(image: Image.Image, white: float | None) -> Image.Image:
 
 
 def _stored(image: Image.Image) -> tuple[np.ndarray, float]:
-    """The values [height, width] as the file has them, float64, and the largest one that its type can hold."""
+    """The values [height, width] of the file as float64, and the largest value that their type can hold."""
     values = np.asarray(image)
     if image.mode.startswith("F"):
         return values.astype(np.float64), 1.0
-    if image.format != "TIFF":  # PNG and PPM; Pillow scales the latter to 16 bits
+    if image.format != "TIFF":  # PNG, and PPM, which Pillow scales to 16 bits
         return values.astype(np.float64), 65535.0
     bits = image.tag_v2.get(BITSPERSAMPLE, (1,))[0]
     signed = image.tag_v2.get(SAMPLEFORMAT, (UNSIGNED,))[0] == SIGNED

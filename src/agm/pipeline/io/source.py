@@ -1,4 +1,4 @@
-"""Where one modality of one clip lies: a file, part of a file, or text that stands in the annotations."""
+"""Where one modality of one clip lies: a file, a part of a file, or a text of the annotations."""
 
 import hashlib
 import json
@@ -15,16 +15,16 @@ class Source:
     """Where one modality of one clip lies.
 
     Attributes:
-        path: the file, relative to the data set's root; None for text that the annotations hold themselves.
+        path: the file, relative to the data set's root; None for a text that the annotations hold.
         stream: index of the stream in a video or sound file; known after the file was probed.
-        member: which part of a file that holds many clips (`agm.pipeline.io.packed`): the row of an array in a .npy
+        member: the part of a file that holds many clips (`agm.pipeline.io.packed`): the row of an array in a .npy
             file, a path of keys in an HDF5 file or a pickle.
-        start: seconds at which the clip begins, from the beginning of the file's earliest stream; None there.
-        end: seconds at which the clip ends, counted likewise; None at the file's end.
-        half: "left" or "right": the half of the picture, as it is shown, that shows the clip; None for all of it.
+        start: seconds from the beginning of the file's earliest stream to that of the clip; None where both are equal.
+        end: seconds from there to the end of the clip; None for the file's end.
+        half: "left" or "right": the half of the shown picture that shows the clip; None for all of it.
         text: the text, where the annotations hold it.
-        identity: what tells the file's content from any other (`agm.pipeline.steps.ingest.raw`); known after the files
-        were listed.
+        identity: what distinguishes the file's content from any other (`agm.pipeline.steps.ingest.raw`); known after
+            the files were listed.
     """
 
     path: str | None = None
@@ -38,9 +38,10 @@ class Source:
 
     @property
     def key(self) -> str:
-        """JSON that two sources share if they are the same, in content too; of a text it has the checksum."""
+        """JSON that is equal for two sources if and only if they are the same, with the same content."""
         fields = asdict(self)
         if self.text is not None:
+            # A text may be long; its checksum serves as well.
             fields["text"] = hashlib.sha256(self.text.encode()).hexdigest()
         return json.dumps(fields)
 
@@ -48,15 +49,17 @@ class Source:
         """The same with the file's path below `root`.
 
         Raises:
-            AgmError: when the path leads out of it: `agm list` lets none through, so the table was made elsewhere.
+            AgmError: when the path leads out of it: `agm list` accepts none, so something else wrote the table.
         """
-        if self.path is not None and outside(self.path):
+        if self.path is None:
+            return self
+        if outside(self.path):
             raise AgmError(f"A path leaves the data set's folder: {self.path!r}", where=root, fix="run `agm list`")
-        return self if self.path is None else replace(self, path=str(Path(root, self.path)))
+        return replace(self, path=str(Path(root, self.path)))
 
 
 def outside(path: str) -> bool:
-    """Whether a path, joined to a folder, can be a place outside of it or no place at all; links aside."""
+    """Whether a path, joined to a folder, can lead out of that folder or be no path at all; links are not followed."""
     return path.startswith("/") or ".." in path.split("/") or "\0" in path
 
 

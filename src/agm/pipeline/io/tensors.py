@@ -1,7 +1,7 @@
-"""Tensors in Parquet: one fixed-size binary per row, described in the schema's metadata.
+"""Store tensors in Parquet: one fixed-size binary per row, described in the schema's metadata.
 
 Reading such a column is a plain copy of bytes: several times faster than lists or Arrow's tensor type. The bytes of a
-row are the C-ordered, little-endian values of one tensor. The schema's metadata holds, under `agm.tensors`,
+row are the C-ordered, little-endian values of one tensor. The schema's metadata holds under `agm.tensors`
 
     {"version": 1, "columns": {column: {"dtype": "uint8", "shape": [8, 3, 224, 224]}}}
 """
@@ -26,14 +26,14 @@ PAGE_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class Feature:
-    """What one modality's tensors are.
+    """The form of one modality's tensors.
 
     Attributes:
         kind: "video", "audio", "image", "text" or "sequence".
         dtype: NumPy's name of the stored type: "uint8", "float32" or "int32".
         shape: shape of one clip's tensor.
         mean: mean of the stored values per channel over the training split; None for text and before sharding.
-        std: standard deviation likewise. It is 0 where a channel is constant.
+        std: standard deviation of the same values; 0 where a channel is constant.
         vocabulary: number of different ids, padding and unknown included; None except for text.
     """
 
@@ -46,8 +46,8 @@ class Feature:
 
     @property
     def scale(self) -> tuple[float, ...]:
-        """What normalisation divides each channel by: its standard deviation, 1 where it is constant."""
-        return tuple(each if each > 0 else 1.0 for each in self.std)
+        """The divisors of normalisation: each channel's standard deviation, or 1 where the channel is constant."""
+        return tuple(std if std > 0 else 1.0 for std in self.std)
 
     @property
     def nbytes(self) -> int:
@@ -56,33 +56,48 @@ class Feature:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the attributes as keys."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        content = dict(vars(self))
+        for key, value in content.items():
+            if isinstance(value, tuple):
+                content[key] = list(value)
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Feature":
         """The inverse of `to_json`."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+        attributes = dict(content)
+        for key, value in content.items():
+            if isinstance(value, list):
+                attributes[key] = tuple(value)
+        return cls(**attributes)
 
 
 def schema(columns: Mapping[str, pa.DataType], features: Mapping[str, Feature]) -> pa.Schema:
     """A schema of plain `columns` followed by one tensor column for each of `features`."""
-    plain = [pa.field(name, kind, nullable=False) for name, kind in columns.items()]
-    tensors = [pa.field(name, pa.binary(each.nbytes), nullable=False) for name, each in features.items()]
-    described = {"version": VERSION, "columns": {name: _layout(each) for name, each in features.items()}}
-    return pa.schema(plain + tensors, metadata={METADATA: json.dumps(described).encode()})
+    fields = [pa.field(name, kind, nullable=False) for name, kind in columns.items()]
+    for name, feature in features.items():
+        fields.append(pa.field(name, pa.binary(feature.nbytes), nullable=False))
+    described = {"version": VERSION, "columns": _layouts(features)}
+    return pa.schema(fields, metadata={METADATA: json.dumps(described).encode()})
 
 
 def writer(path: Path, layout: pa.Schema) -> pq.ParquetWriter:
-    """A Parquet writer for a schema made by `schema`: uncompressed, nothing computed over tensor columns."""
-    tensors = [each.type.byte_width for each in layout if pa.types.is_fixed_size_binary(each.type)]
+    """A Parquet writer for a schema made by `schema`: uncompressed, and without statistics of tensor columns."""
+    widest = 1
+    plain = []
+    for field in layout:
+        if pa.types.is_fixed_size_binary(field.type):
+            widest = max(widest, field.type.byte_width)
+        else:
+            plain.append(field.name)
     return pq.ParquetWriter(
         path,
         layout,
         compression="NONE",
         use_dictionary=False,
-        write_statistics=[each.name for each in layout if not pa.types.is_fixed_size_binary(each.type)],
-        # A page must stay below 2 GB, and its size is only looked at after this many rows.
-        write_batch_size=max(1, min(1024, PAGE_BYTES // max(tensors, default=1))),
+        write_statistics=plain,
+        # A page must stay below 2 GB, and the writer checks its size only after this many rows.
+        write_batch_size=max(1, min(1024, PAGE_BYTES // widest)),
         data_page_size=PAGE_BYTES,
     )
 
@@ -102,12 +117,15 @@ def encode(array: np.ndarray, feature: Feature) -> pa.FixedSizeBinaryArray:
 def decode(column: pa.Array | pa.ChunkedArray, feature: Feature) -> np.ndarray:
     """Decode fixed-size binaries to a read-only array [N, *shape] over the same memory."""
     if isinstance(column, pa.ChunkedArray):
+        # A single chunk is used as it is: combining would copy it.
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     values = column.buffers()[1]
     if not len(column):
         return np.empty((0, *feature.shape), feature.dtype)
+    # A slice of a column shares the buffer of the whole one.
     offset = column.offset * feature.nbytes
-    flat = np.frombuffer(values, np.dtype(feature.dtype), len(column) * math.prod(feature.shape), offset)
+    count = len(column) * math.prod(feature.shape)
+    flat = np.frombuffer(values, np.dtype(feature.dtype), count, offset)
     return flat.reshape(len(column), *feature.shape)
 
 
@@ -127,10 +145,11 @@ def check(layout: pa.Schema, features: Mapping[str, Feature], path: Path, rebuil
         raise AgmError(
             f"A data file has schema version {version}, and this program reads {VERSION}", where=path, fix=fix
         )
-    wanted = {name: _layout(each) for name, each in features.items()}
+    wanted = _layouts(features)
     if columns != wanted:
         raise AgmError(f"A data file holds {columns} where {wanted} is expected", where=path, fix=fix)
 
 
-def _layout(feature: Feature) -> dict[str, Any]:
-    return {"dtype": feature.dtype, "shape": list(feature.shape)}
+def _layouts(features: Mapping[str, Feature]) -> dict[str, dict[str, Any]]:
+    """The type and shape of each tensor column, as the metadata states them."""
+    return {name: {"dtype": feature.dtype, "shape": list(feature.shape)} for name, feature in features.items()}

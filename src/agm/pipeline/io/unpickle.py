@@ -1,12 +1,12 @@
-"""Read a pickle that holds nothing but plain values and NumPy arrays, and run nothing of it.
+"""Read a pickle that holds nothing but plain values and NumPy arrays, without running code of it.
 
-A pickle is a program, which may call whatever it names. Here it gets nothing by name but what stands in `STAND_INS`:
-functions of this module in the place of those with which NumPy writes arrays, and Python its sets and bytes. All else
-is refused, unseen.
+A pickle is a program, which may call whatever it names. Here it can name only what stands in `STAND_INS`: functions of
+this module that replace those with which NumPy writes arrays, and Python writes sets and bytes. Everything else is
+refused before it is imported.
 
-A file made for it can take memory in proportion to its size, up to some hundred bytes for each of its own (empty sets),
-but not more: what a pickle holds once it can use again and again, so the bytes that arrays are made of are counted, and
-lists that hold a list many times are only written out by `asarray`, which counts too.
+A hostile file can take memory in proportion to its size, up to some hundred bytes for each of its own (empty sets), but
+not more. A pickle can use a value that it holds once again and again. So this module counts the bytes that arrays are
+made of, and only `asarray`, which counts too, writes out lists that hold one list many times.
 """
 
 import math
@@ -26,15 +26,15 @@ from agm.pipeline.io import limits
 FIX = "it may be damaged; or, if you trust who made it, save its arrays anew, as .npy or .h5"
 NUMBERS = re.compile(r"[<>|=]?(b1|i[1248]|u[1248]|f[248]|[SU][1-9][0-9]{0,5})")
 OBJECTS = ("O", "O4", "O8", "|O")
-# Protocol 2 has the bytes of an array as text: decoded, encoded, and copied into the array.
+# Protocol 2 stores the bytes of an array as text, which is decoded, encoded, and copied into the array.
 COPIES = 2
 SPARE_BYTES = 2**20
 _left: ContextVar[int] = ContextVar("left", default=0)
-"""Bytes that arrays, bytes and sets may still be made of."""
+"""The number of bytes that arrays, bytes and sets may still take."""
 
 
 class Refused(Exception):
-    """What the file holds that is not read here."""
+    """The file holds something that is not read here; the message says what."""
 
 
 def load(path: str | Path) -> Any:
@@ -62,7 +62,7 @@ def asarray(value: Any) -> np.ndarray:
 
     Raises:
         Unusable: when it has more numbers, written out, than the limit.
-        ValueError, TypeError, OverflowError: as NumPy's.
+        ValueError, TypeError, OverflowError: as NumPy does.
     """
     try:
         limits.check("numbers", _written_out(value, {}), "an array in the pickle has {} numbers")
@@ -72,17 +72,21 @@ def asarray(value: Any) -> np.ndarray:
 
 
 def _written_out(value: Any, known: dict[int, float]) -> float:
-    """How many numbers lists within lists hold. `known` is of each list by its id: it may be there many times."""
+    """How many numbers lists within lists hold. `known` has the count of each list by its id: one list may occur many
+    times."""
+    if isinstance(value, np.ndarray):
+        return value.size
     if not isinstance(value, list | tuple):
-        return value.size if isinstance(value, np.ndarray) else 1
+        return 1
     if id(value) not in known:
-        known[id(value)] = math.inf  # while it is counted: of a list that holds itself
-        known[id(value)] = sum(_written_out(each, known) for each in value)
+        # While the list is counted: if it holds itself, its count is infinite.
+        known[id(value)] = math.inf
+        known[id(value)] = sum(_written_out(element, known) for element in value)
     return known[id(value)]
 
 
 def _spend(count: int) -> None:
-    """Refuse a pickle that uses what it holds again and again, to fill the memory."""
+    """Count bytes, and refuse a pickle that uses one value again and again to fill the memory."""
     _left.set(_left.get() - count)
     if _left.get() < 0:
         raise Refused("it unfolds to far more than the file's size")
@@ -95,12 +99,12 @@ class _Unpickler(pickle._Unpickler):
         try:
             return STAND_INS[f"{module}.{name}"]
         except KeyError:
-            said = f"{module}.{name}"[:100]
-            raise Refused(f"it names {said}, which is neither a plain value nor an array") from None
+            shown = f"{module}.{name}"[:100]
+            raise Refused(f"it names {shown}, which is neither a plain value nor an array") from None
 
 
 class _StandIn:
-    """What a pickle gets for a name: something to call, of which nothing can be changed."""
+    """The object that a pickle gets for a name: it can be called, and the pickle can change nothing of it."""
 
     __slots__ = ("_call",)
 
@@ -120,13 +124,14 @@ class _Dtype:
     __slots__ = ("dtype",)
 
     def __init__(self, name: Any, *_: Any) -> None:
-        name = name.decode("ascii") if isinstance(name, bytes) else name
+        if isinstance(name, bytes):  # as Python 2 writes it
+            name = name.decode("ascii")
         if name not in OBJECTS and not NUMBERS.fullmatch(name):
             raise Refused(f"it holds an array of {name[:40]!r}, and only numbers and text are read")
         self.dtype = np.dtype(name)
 
     def __setstate__(self, state: Any) -> None:
-        # Behind them: size, alignment and flags, which follow from the name; then metadata, which can hold anything.
+        # The rest is size, alignment and flags, which follow from the name, then metadata, which can hold anything.
         _, order, subarray, names, fields, *rest = state
         if subarray is not None or names is not None or fields is not None or any(rest[3:]):
             raise Refused("it holds an array of records, or with metadata")
@@ -134,14 +139,16 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """An array that is still empty: its values follow."""
+    """An array that is still empty: `__setstate__` brings its values."""
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, content = state
+        # An array of objects comes as a list, every other one as bytes or text.
         if kind.dtype.hasobject != (type(content) is list):
             raise Refused("its arrays do not hold what they say")
         _spend(len(content))
-        content = content.encode("latin-1") if isinstance(content, str) else content
+        if isinstance(content, str):
+            content = content.encode("latin-1")
         super().__setstate__((1, shape, kind.dtype, bool(fortran), content))
 
 
@@ -157,12 +164,13 @@ def _scalar(kind: _Dtype, content: Any) -> Any:
 
 def _frombuffer(content: Any, kind: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
     _spend(len(content))
-    content = content.encode("latin-1") if isinstance(content, str) else content
+    if isinstance(content, str):
+        content = content.encode("latin-1")
     return np.frombuffer(content, kind.dtype).reshape(shape, order=order)
 
 
 def _encode(text: str, codec: str) -> bytes:
-    """How Python 3 writes bytes for Python 2."""
+    """Bytes from text: the form in which Python 3 writes bytes for Python 2."""
     if codec not in ("latin1", "latin-1"):
         raise Refused("it encodes text in another way than as Latin-1")
     _spend(len(text))
@@ -187,25 +195,20 @@ def _frozenset(items: Iterable[Any] = ()) -> frozenset[Any]:
 
 
 STAND_INS = {
-    name: _StandIn(call)
-    for name, call in {
-        "numpy.dtype": _Dtype,
-        "numpy.ndarray": _never,
-        "_codecs.encode": _encode,
-        **{
-            f"{core}.{name}": call
-            for core in ("numpy.core", "numpy._core")
-            for name, call in {
-                "multiarray._reconstruct": _reconstruct,
-                "multiarray.scalar": _scalar,
-                "numeric._frombuffer": _frombuffer,
-            }.items()
-        },
-        **{
-            f"{builtins}.{name}": call
-            for builtins in ("builtins", "__builtin__")
-            for name, call in {"bytes": _no_bytes, "set": _set, "frozenset": _frozenset}.items()
-        },
-    }.items()
+    "numpy.dtype": _StandIn(_Dtype),
+    "numpy.ndarray": _StandIn(_never),
+    "_codecs.encode": _StandIn(_encode),
 }
-"""What a pickle may name, and what it gets for it."""
+"""The names that a pickle may use, and what each stands for."""
+
+# NumPy 1 and NumPy 2 call the module by different names.
+for _core in ("numpy.core", "numpy._core"):
+    STAND_INS[f"{_core}.multiarray._reconstruct"] = _StandIn(_reconstruct)
+    STAND_INS[f"{_core}.multiarray.scalar"] = _StandIn(_scalar)
+    STAND_INS[f"{_core}.numeric._frombuffer"] = _StandIn(_frombuffer)
+
+# So do Python 3 and Python 2.
+for _builtins in ("builtins", "__builtin__"):
+    STAND_INS[f"{_builtins}.bytes"] = _StandIn(_no_bytes)
+    STAND_INS[f"{_builtins}.set"] = _StandIn(_set)
+    STAND_INS[f"{_builtins}.frozenset"] = _StandIn(_frozenset)

@@ -1,1 +1,1 @@
-"""Steps `list` and `ingest`: from raw files and their annotations to a manifest of usable clips."""
+"""Steps `list` and `ingest`: turn raw files and their annotations into a manifest of usable clips."""

@@ -1,7 +1,7 @@
-"""Put on record which annotations there are: the checksum of one annotation file, or of a folder of them.
+"""Record the checksum of one annotation file, or of a folder of them.
 
-Everything that is made from the annotations depends on this record, `data/<dataset>/annotations/<key>.json`. They are
-only ever read, wherever they lie.
+Everything that is made from the annotations depends on this file, `data/<dataset>/annotations/<key>.json`. The
+annotations are only read, and stay where they lie.
 """
 
 from pathlib import Path
@@ -13,5 +13,6 @@ from agm.pipeline.io.files import digest
 
 
 def run(params: Params, job: Job) -> dict[str, Any]:
-    """Returns: the checksum of what `dataset.annotations.<key>` names."""
-    return {"sha256": digest(Path(params.dataset.annotations[job.cell[0]]))}
+    """Returns: the checksum of the file or folder that `dataset.annotations.<key>` names."""
+    (key,) = job.cell
+    return {"sha256": digest(Path(params.dataset.annotations[key]))}

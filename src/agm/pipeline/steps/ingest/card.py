@@ -1,4 +1,4 @@
-"""What is known about a published data set: `agm datasets NAME` prints it."""
+"""The card of a published data set: what is known about it. `agm datasets NAME` prints it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ class Scheme:
     """One way to split the data set.
 
     Attributes:
-        about: one or two sentences: whose split it is, what is disjoint, and for whom it is.
+        about: one or two sentences: whose split it is, what is disjoint, and who should use it.
         counts: the official number of clips of each split that the annotations give; a difference is a warning.
-        disjoint: whether clips are quarantined where their group is in another split: training loses them first, the
-            test keeps its own.
+        disjoint: whether clips are quarantined where their group is in another split too: training loses them first,
+            the test keeps its own.
     """
 
     about: str
@@ -30,16 +30,15 @@ class Card:
     Attributes:
         title: its full name and what is classified.
         citation: authors, title, venue, year.
-        licence: of the data, as its authors state it.
+        licence: the licence of the data, as its authors state it.
         source: where a person gets it.
-        layout: the folder that is expected, a line for each file or folder.
-        columns: what `dataset.modalities.<name>.column` can be → what it is and which kinds can read it.
-        annotations: the keys of `dataset.annotations` → which official file that is. Those that only some scheme
-            reads say so.
-        schemes: what `dataset.split.scheme` can be; the first is the default, and the one a careful researcher takes.
-        labels: what `dataset.label` can be → what it is; the first is the default.
-        group: what a clip's group is, in one word ("actor"), for messages; None without groups.
-        classes: the number of classes that the official counts are for.
+        layout: the expected folder, a line for each file or folder.
+        columns: each value of `dataset.modalities.<name>.column` → what it is and which kinds can read it.
+        annotations: each key of `dataset.annotations` → the official file. It names the scheme where only one reads it.
+        schemes: each value of `dataset.split.scheme`; the first is the default, and a careful researcher takes it.
+        labels: each value of `dataset.label` → what it is; the first is the default.
+        group: the word for a clip's group ("actor"), for messages; None without groups.
+        classes: the number of classes to which the official counts belong.
     """
 
     title: str
@@ -58,7 +57,7 @@ class Card:
         """The name of the scheme that `dataset` chooses.
 
         Raises:
-            AgmError: when there is none of that name.
+            AgmError: when the data set has no such scheme.
         """
         return _chosen(dataset.split.scheme, self.schemes, "dataset.split.scheme", dataset)
 
@@ -66,7 +65,7 @@ class Card:
         """The name of the label that `dataset` chooses.
 
         Raises:
-            AgmError: when there is none of that name.
+            AgmError: when the data set has no such label.
         """
         return _chosen(dataset.label, self.labels, "dataset.label", dataset)
 
@@ -89,7 +88,7 @@ class Card:
         """Refuse a split scheme, a label, columns or annotations that the data set does not have.
 
         Raises:
-            AgmError: naming the first one, and those that there are.
+            AgmError: naming the first one, and the existing names.
         """
         self.scheme(dataset)
         self.label(dataset)
@@ -99,13 +98,14 @@ class Card:
             _chosen(modality.column, self.columns, f"dataset.modalities.{name}.column", dataset)
 
 
-def _chosen(name: str | None, there_are: Mapping[str, str | Scheme], key: str, dataset: Dataset) -> str:
+def _chosen(name: str | None, options: Mapping[str, str | Scheme], key: str, dataset: Dataset) -> str:
+    """The name that the parameter `key` has, or the first of the `options` where it has none."""
     if name is None:
-        return next(iter(there_are))
-    if name not in there_are:
+        return next(iter(options))
+    if name not in options:
         raise AgmError(
             f"{key}: {dataset.name} has no {name!r}",
             where="params.yaml",
-            fix=f"there are: {', '.join(there_are)}; see `agm datasets {dataset.name}`",
+            fix=f"there are: {', '.join(options)}; see `agm datasets {dataset.name}`",
         )
     return name

@@ -1,5 +1,6 @@
-"""Which clips of published lists are used: those of the classes asked for, and no video in two splits."""
+"""Choose the clips of published lists: those of the requested classes, and no video in two splits."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import shorten
@@ -20,9 +21,10 @@ def of_classes(clips: Sequence[Clip], dataset: Dataset) -> list[Clip]:
     if dataset.classes is None:
         return list(clips)
     labels = {clip.label for clip in clips}
-    if unknown := [name for name in dataset.classes if name not in labels]:
+    unknown = [repr(name) for name in dataset.classes if name not in labels]
+    if unknown:
         raise AgmError(
-            f"dataset.classes: {dataset.name} has no {', '.join(map(repr, unknown))}",
+            f"dataset.classes: {dataset.name} has no {', '.join(unknown)}",
             where=", ".join(dataset.annotations.values()),
             fix=f"there are: {shorten(', '.join(sorted(labels)), MOST_SHOWN, placeholder=' …')}",
         )
@@ -30,14 +32,19 @@ def of_classes(clips: Sequence[Clip], dataset: Dataset) -> list[Clip]:
 
 
 def disjoint(clips: Sequence[Clip]) -> list[Clip]:
-    """The same clips, every video in one split: the test keeps its videos, then validation; training loses them."""
-    groups = {split: {clip.group for clip in clips if clip.split == split} for split in ("val", "test")}
-    return [replace(clip, left_out=_leak(clip, groups)) for clip in clips]
+    """The same clips, each video in one split: the test keeps its videos first, then validation, then training.
 
-
-def _leak(clip: Clip, groups: dict[str, set[str | None]]) -> str | None:
-    if clip.split != "test" and clip.group in groups["test"]:
-        return "its video is in the test split too"
-    if clip.split == "train" and clip.group in groups["val"]:
-        return "its video is in the validation split too"
-    return None
+    The other clips of a video that is in two splits are quarantined (`Clip.left_out`).
+    """
+    groups: dict[str | None, set[str | None]] = defaultdict(set)
+    for clip in clips:
+        groups[clip.split].add(clip.group)
+    chosen = []
+    for clip in clips:
+        leak = None
+        if clip.split != "test" and clip.group in groups["test"]:
+            leak = "its video is in the test split too"
+        elif clip.split == "train" and clip.group in groups["val"]:
+            leak = "its video is in the validation split too"
+        chosen.append(replace(clip, left_out=leak))
+    return chosen

@@ -1,4 +1,4 @@
-"""Read the annotations, and list the raw files that they name: path, size and identity of each.
+"""Read the annotations, and list path, size and identity of the raw files that they name.
 
     data/<dataset>/clips.parquet     a row per clip of the annotations: clip_id, split, label, group, row, left_out,
                                      and for each modality where it lies (`agm.pipeline.io.source`)
@@ -6,11 +6,11 @@
                                      (`agm.pipeline.steps.ingest.raw`); nulls where a file of a published data set is
                                      not there
 
-The listing is what `agm ingest` depends on in place of the files themselves, which may be terabytes on read-only
-storage: they are never copied or written to. `agm check` sees when files change.
+`agm ingest` depends on the listing and not on the files, which may be terabytes on read-only storage: they are never
+copied or written to. `agm check` finds files that have changed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     """Write the clips and the listing.
 
     Returns:
-        The number of files, how many of them are not there, their bytes, notes on the annotations, and checksums.
+        The number of files, how many of them are missing, their bytes, notes on the annotations, and checksums.
     """
     dataset = params.dataset
     _check_annotations(dataset, job)
@@ -46,16 +46,15 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     identity = identities(Graph(params), dataset, files)
     rows = [(path, seen.size, identity[path]) for path, seen in files.items()]
     listing = pl.DataFrame(rows, schema=SCHEMA, orient="row")
-    for target, table in zip(job.outputs, (_table(clips, dataset), listing), strict=True):
-        write_parquet(target, table)
+    clips_target, listing_target = job.outputs
+    write_parquet(clips_target, _table(clips, dataset))
+    write_parquet(listing_target, listing)
     missing = listing["size"].null_count()
-    notes += [*differences(dataset, clips), *spellings(dataset, clips)]
-    for line in (
-        *_texts_in_cells(clips, dataset),
-        *notes,
-        f"list: {len(clips)} clips, {len(files)} files, {missing} of them not there",
-    ):
+    notes += differences(dataset, clips)
+    notes += spellings(dataset, clips)
+    for line in (*_texts_in_cells(clips, dataset), *notes):
         say(line)
+    say(f"list: {len(clips)} clips, {len(files)} files, {missing} of them not there")
     return {
         "clips": len(clips),
         "files": len(files),
@@ -68,15 +67,18 @@ def run(params: Params, job: Job) -> dict[str, Any]:
 
 
 def _texts_in_cells(clips: Sequence[Clip], dataset: Dataset) -> Iterator[str]:
-    """Which columns of one's own data were taken for texts."""
-    for name, modality in dataset.modalities.items() if find(dataset.adapter).card is None else ():
-        if any(name in clip.sources and clip.sources[name].text is not None for clip in clips):
+    """Say which columns of a user's own data are read as texts."""
+    if find(dataset.adapter).card is not None:
+        return
+    for name, modality in dataset.modalities.items():
+        sources = [clip.sources[name] for clip in clips if name in clip.sources]
+        if any(source.text is not None for source in sources):
             yield f"list: the cells of the column {modality.column!r} are the texts of {name}, not names of files"
 
 
 def _check_annotations(dataset: Dataset, job: Job) -> None:
-    """Refuse annotations that are not those on record."""
-    # Behind the annotations' indexes there is that of the raw files.
+    """Refuse annotations that have changed since `agm annotations` recorded their checksums."""
+    # The last input is the record of the raw files.
     for index, (key, path) in zip(job.inputs[:-1], dataset.annotations.items(), strict=True):
         again = f"agm annotations {key}"
         if digest(Path(path)) != read_json(index, again)["sha256"]:
@@ -88,41 +90,55 @@ def _table(clips: Sequence[Clip], dataset: Dataset) -> pl.DataFrame:
     schema |= {"row": pl.Int64, "left_out": pl.String} | dict.fromkeys(dataset.modalities, STRUCT)
     rows = []
     for clip in clips:
-        found = [clip.sources.get(name) for name in dataset.modalities]
-        sources = [source and asdict(source) for source in found]
-        rows.append([clip.clip_id, clip.split, clip.label, clip.group, clip.row, clip.left_out, *sources])
+        row = [clip.clip_id, clip.split, clip.label, clip.group, clip.row, clip.left_out]
+        for name in dataset.modalities:
+            source = clip.sources.get(name)
+            row.append(source and asdict(source))
+        rows.append(row)
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def stored(path: Path, dataset: Dataset) -> list[Clip]:
     """The clips that `run` stored, as the adapter read them."""
-    return [
-        Clip(
-            *(row[key] for key in ("clip_id", "split", "label", "group")),
-            sources={name: Source(**row[name]) for name in dataset.modalities if row[name] is not None},
+    clips = []
+    for row in pl.read_parquet(path).iter_rows(named=True):
+        sources = {name: Source(**row[name]) for name in dataset.modalities if row[name] is not None}
+        clip = Clip(
+            clip_id=row["clip_id"],
+            split=row["split"],
+            label=row["label"],
+            group=row["group"],
+            sources=sources,
             row=row["row"],
             left_out=row["left_out"],
         )
-        for row in pl.read_parquet(path).iter_rows(named=True)
-    ]
+        clips.append(clip)
+    return clips
 
 
 def locate(dataset: Dataset, clips: Sequence[Clip]) -> tuple[list[Clip], dict[str, Seen], list[str]]:
-    """The clips with the places where their files lie, what the file system says of each file, and notes on both.
+    """The clips with the real paths of their files, the file system's answer for each file, and notes on both.
 
     Raises:
         AgmError: as `look` does.
     """
     official = files = look(dataset, clips)
-    missing = [path for path, seen in official.items() if seen.size is None]
+    missing = absent(official)
     adapter = find(dataset.adapter)
     clips, notes = elsewhere(dataset.root, clips, missing, adapter.unique, adapter.stem)
+    # Notes mean that some clips have other paths now.
     if notes:
         files = look(dataset, clips)
-        missing = [path for path, seen in files.items() if seen.size is None]
-    if hint := surroundings(dataset.root, list(official), missing):
+        missing = absent(files)
+    hint = surroundings(dataset.root, list(official), missing)
+    if hint:
         notes.append(f"{len(missing):,} of {len(files):,} files are not there, the first: {missing[0]}. {hint}")
     return clips, files, notes
+
+
+def absent(files: Mapping[str, Seen]) -> list[str]:
+    """The files that do not exist."""
+    return [path for path, seen in files.items() if seen.size is None]
 
 
 def look(dataset: Dataset, clips: Sequence[Clip]) -> dict[str, Seen]:
@@ -131,18 +147,27 @@ def look(dataset: Dataset, clips: Sequence[Clip]) -> dict[str, Seen]:
     Raises:
         AgmError: with the row numbers of files that are not there or lie outside the root folder.
     """
-    adapter = find(dataset.adapter)
+    published = find(dataset.adapter).card is not None
+    # The first row and modality that name a file, for messages.
     named: dict[str, tuple[int, str]] = {}
     for clip in clips:
         for modality, source in clip.sources.items():
             if source.path is not None:
                 named.setdefault(source.path, (clip.row, modality))
-    found = ask(dataset, sorted(named))
-    if adapter.card is not None:
-        found = {path: ABSENT if seen == MISSING else seen for path, seen in found.items()}
-    wrong = sorted((*named[path], seen, path) for path, seen in found.items() if isinstance(seen, str))
-    where = ", ".join(dataset.annotations.values())
-    texts = any(dataset.modalities[modality].kind == "text" for _, modality, _, _ in wrong)
-    fix = f"{FIX}; if the cells are texts and no paths: agm compose … dataset.texts=cells" if texts else FIX
-    refuse([f"row {row}: {modality}: {why}: {path}" for row, modality, why, path in wrong], where, fix)
-    return found
+    files: dict[str, Seen] = {}
+    wrong: list[tuple[int, str, str, str]] = []
+    for path, seen in ask(dataset, sorted(named)).items():
+        if not isinstance(seen, str):
+            files[path] = seen
+        elif published and seen == MISSING:
+            # Downloads are never complete.
+            files[path] = ABSENT
+        else:
+            wrong.append((*named[path], seen, path))
+    fix = FIX
+    if any(dataset.modalities[modality].kind == "text" for _, modality, _, _ in wrong):
+        fix = f"{FIX}; if the cells are texts and no paths: agm compose … dataset.texts=cells"
+    # In the order of the annotations.
+    problems = [f"row {row}: {modality}: {why}: {path}" for row, modality, why, path in sorted(wrong)]
+    refuse(problems, ", ".join(dataset.annotations.values()), fix)
+    return files

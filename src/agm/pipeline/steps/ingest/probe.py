@@ -1,9 +1,8 @@
-"""Can this file be used? Which of its streams, and how long is it?
+"""Probe a file: can it be used, which of its streams is the clip, and how long is it?
 
-The answer costs the header and the first frame, or the first packet of sound: a file's size does not matter, except
-for formats whose headers do not tell how long they are (`media.JUMPING`), of which all packets are read, and for files
-that show nothing (`agm.pipeline.steps.ingest.flaws`). What a probe cannot see, damage further on, is found when the
-features are extracted.
+A probe reads the header and the first frame, or the first packet of sound, however large the file is. There are two
+exceptions: all packets are read of formats whose headers do not state the length (`media.JUMPING`), and of files that
+show nothing (`agm.pipeline.steps.ingest.flaws`). A probe does not see damage further on: `agm extract` finds that.
 """
 
 import re
@@ -28,12 +27,12 @@ from agm.pipeline.io.media import (
     JUMPING,
     Unusable,
     decoded,
+    message_of,
     open_container,
     opened_array,
     opened_image,
     origin,
     seconds,
-    told,
     warnings_named,
 )
 from agm.pipeline.io.source import Source
@@ -42,8 +41,9 @@ from agm.pipeline.steps.ingest.clip import Clip
 from agm.pipeline.steps.ingest.flaws import SAYS, flaw
 
 TIFF = (b"II*\0", b"MM\0*")
-"""How such a file begins."""
+"""The first bytes of such a file, in its two byte orders."""
 COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
+# Tracks about the clip, or for some viewers only.
 ASIDE = (
     Disposition.comment
     | Disposition.descriptions
@@ -65,8 +65,8 @@ class Media:
     Attributes:
         stream: index of the stream in its container, for video and audio.
         duration: seconds from the beginning of the file to the end of that stream, where the container knows it.
-        flaw: what it shows although it can be decoded (`agm.pipeline.steps.ingest.flaws`); None for nearly all.
-        digest: of a text: equal for texts that differ in case, spaces and invisible characters alone.
+        flaw: why it shows nothing although it can be decoded (`agm.pipeline.steps.ingest.flaws`); None for nearly all.
+        digest: the digest of a text: equal for texts that differ only in case, spaces and invisible characters.
     """
 
     stream: int | None = None
@@ -81,7 +81,7 @@ class Rejection:
 
     Attributes:
         modality: its first modality that fails, or None where the annotations leave the clip out.
-        flaw: what that modality's file shows, where the clip is quarantined because of it.
+        flaw: the flaw of that modality's file, where the clip is quarantined because of it.
     """
 
     modality: str | None
@@ -99,11 +99,12 @@ def probe_clip(
     """
     if clip.left_out is not None:
         return Rejection(None, clip.left_out)
-    found = {}
+    probed = {}
     for modality, kind in kinds.items():
         if modality not in clip.sources:
             return Rejection(modality, f"the annotations name no file for {modality}")
         source = clip.sources[modality].below(root)
+        # The flaws are looked for only in a file that can be used.
         try:
             with warnings_named(source.path), limits.under(most):
                 media = probe(source, kind)
@@ -112,14 +113,14 @@ def probe_clip(
             return Rejection(modality, str(error))
         if media.flaw in quarantine:
             return Rejection(modality, f"{SAYS[media.flaw]} (dataset.quarantine)", media.flaw)
-        found[modality] = media
-    return found
+        probed[modality] = media
+    return probed
 
 
 def probe(source: Source, kind: str) -> Media:
     """Probe one source as `kind`: video, flow, audio, image, array, text or sequence.
 
-    Of a file that holds many clips, only that it is there: reading a clip of it may mean reading it all.
+    A file that holds many clips must only exist: reading one clip of it may mean reading all.
 
     Raises:
         Unusable: with the reason.
@@ -131,22 +132,25 @@ def probe(source: Source, kind: str) -> Media:
         size = path.stat().st_size
         if size == 0:
             raise Unusable("the file is empty")
-        return _within(PROBES[kind](path, size), source) if source.member is None else Media()
+        if source.member is not None:
+            return Media()
+        return _within(PROBES[kind](path, size), source)
     except (Unusable, MemoryError):
         raise
     except FileNotFoundError:
         raise Unusable("the file is not there") from None
     except OSError as error:
         raise Unusable(f"the file cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # decoders fail in many ways on damaged files, and each must quarantine one clip only
-        raise Unusable(f"the {kind} cannot be decoded: {told(error)}") from None
+    except Exception as error:  # decoders fail in many ways on damaged files; only this clip is quarantined
+        raise Unusable(f"the {kind} cannot be decoded: {message_of(error)}") from None
 
 
 def _within(media: Media, source: Source) -> Media:
-    """The same file, of which the clip may be only a piece: that is what must not be too long."""
+    """The probed file with the duration of the clip, which may be a piece of it. The limit holds for the piece."""
     if media.duration is None:
         return media
-    start, end = source.start or 0.0, min(media.duration, source.end or media.duration)
+    start = source.start or 0.0
+    end = min(media.duration, source.end or media.duration)
     if start >= end:
         raise Unusable(f"the file ends after {media.duration:g} s, before the clip begins ({start:g} s)")
     limits.check("seconds", end - start, "the clip lasts {} s")
@@ -154,13 +158,16 @@ def _within(media: Media, source: Source) -> Media:
 
 
 def _timed(kind: str, path: Path, size: int) -> Media:
-    if missing := _missing_bytes(path, size):
+    """Probe a file of video or sound."""
+    missing = _missing_bytes(path, size)
+    if missing:
         raise Unusable(f"truncated: the file ends at least {missing:,} bytes too early")
     with open_container(path) as file:
-        holds = "video" if file.streams.video else "file"
         stream = _main(file, kind)
         if stream is None:
-            raise Unusable(f"the {holds} has no {'sound' if kind == 'audio' else 'picture'}")
+            holder = "video" if file.streams.video else "file"
+            wanted = "sound" if kind == "audio" else "picture"
+            raise Unusable(f"the {holder} has no {wanted}")
         if stream.codec_context is None:
             raise Unusable(f"there is no decoder for its {kind}")
         stream.codec_context.thread_count = 1
@@ -169,23 +176,23 @@ def _timed(kind: str, path: Path, size: int) -> Media:
             limits.check_picture(stream.width, stream.height, kind)
         if next(decoded(file, stream), None) is None:
             raise Unusable(f"the {kind} stream is empty, or nothing of it can be decoded")
-        # Inside the block: a stream of a closed container is a dangling pointer.
+        # Inside the `with` block: a stream of a closed container is a dangling pointer.
         return Media(stream.index, _duration(path, file, stream))
 
 
 def _check_transparency(stream: VideoStream) -> None:
-    """Refuse VP8 and VP9 with transparency: FFmpeg's own decoders leave it out, and what it hides would be seen."""
+    """Refuse VP8 and VP9 with transparency: FFmpeg's own decoders ignore it, and would show what it hides."""
     if stream.metadata.get("alpha_mode") == "1":
         raise Unusable(f"the transparency of its {stream.codec_context.name} video cannot be decoded: save it without")
 
 
 def _main(file: InputContainer, kind: str) -> Stream | None:
-    """The stream that is the clip itself: neither a cover, nor a track about it or for some only."""
+    """The stream that is the clip itself: no cover, no track about the clip and none for some viewers only."""
     best = file.streams.best(kind)
-    streams = [each for each in getattr(file.streams, kind) if not each.disposition & COVERS]
+    streams = [stream for stream in getattr(file.streams, kind) if not stream.disposition & COVERS]
 
     def rank(stream: Stream) -> tuple[bool, ...]:
-        name = " ".join(stream.metadata.get(key, "") for key in ("title", "handler_name"))
+        name = f"{stream.metadata.get('title', '')} {stream.metadata.get('handler_name', '')}"
         aside = bool(stream.disposition & ASIDE) or ASIDE_NAMES.search(name) is not None
         default = bool(stream.disposition & Disposition.default)
         return stream.codec_context is not None, not aside, stream.index == best.index, default
@@ -194,24 +201,28 @@ def _main(file: InputContainer, kind: str) -> Stream | None:
 
 
 def _duration(path: Path, file: InputContainer, stream: Stream) -> float | None:
+    """Seconds from the beginning of the file to the end of the stream; None where nothing states them."""
     if file.format.name in JUMPING:
-        found = seconds(path, stream.index)
+        duration = seconds(path, stream.index)
+    elif stream.duration is not None and stream.duration <= 0:
+        duration = 0.0
     elif stream.duration is not None:
+        # A stream may begin after the file does, and the clip is counted from the beginning of the file.
         late = (stream.start_time or 0) * stream.time_base - origin(file)
-        found = float(stream.duration * stream.time_base + max(late, 0)) if stream.duration > 0 else 0.0
+        duration = float(stream.duration * stream.time_base + max(late, 0))
     elif file.duration is not None:
-        found = file.duration / av.time_base
+        duration = file.duration / av.time_base
     else:
-        found = None
-    if found is not None and found <= 0:
-        raise Unusable(f"the {stream.type} lasts {found:g} s")
-    return found
+        return None
+    if duration is not None and duration <= 0:
+        raise Unusable(f"the {stream.type} lasts {duration:g} s")
+    return duration
 
 
 def _missing_bytes(path: Path, size: int) -> int:
-    """How far the last box of an MP4 reaches beyond the end of the file; 0 for other formats.
+    """The number of bytes by which the last box of an MP4 exceeds the end of the file; 0 for other formats.
 
-    FFmpeg opens a file whose header comes first and whose end is missing without a word.
+    FFmpeg gives no error for a file whose header comes first and whose end is missing.
     """
     with open(path, "rb") as file:
         position, name = 0, b""
@@ -223,32 +234,33 @@ def _missing_bytes(path: Path, size: int) -> int:
                 return 0
             if length == 1:  # a 64-bit length follows
                 length = int.from_bytes(header[8:])
-            if length < 8:  # 0: to the end of the file; else not a box
+            if length < 8:  # 0 means: to the end of the file; 1 to 7 is no box
                 return 0
             position += length
-    # Whatever some camera appends to its files is no box.
+    # Some cameras append data to their files that is no box.
     return max(0, position - size) if name in (b"mdat", b"moov", b"moof") else 0
 
 
 def _image(path: Path, size: int) -> Media:
     try:
         with opened_image(path) as image:
-            image.verify()  # checksums, where the format has them; the file must be opened anew after it
+            image.verify()  # compares checksums, where the format has them; afterwards the file must be opened anew
         with opened_image(path) as image:
             image.load()
     except UnidentifiedImageError:
         raise Unusable(_unidentified(path)) from None
     except (OSError, SyntaxError) as error:  # what Pillow raises for damaged content
-        raise Unusable(f"the image is damaged: {told(error)}") from None
+        raise Unusable(f"the image is damaged: {message_of(error)}") from None
     return Media()
 
 
 def _unidentified(path: Path) -> str:
-    """What is wrong with a file that Pillow does not know."""
+    """Why Pillow does not know a file."""
     with open(path, "rb") as file:
-        if file.read(4) in TIFF:
-            kinds = "64-bit floats, or colours as floats, say"
-            return f"a kind of TIFF that cannot be read ({kinds}): save it as another, or as an array"
+        beginning = file.read(4)
+    if beginning in TIFF:
+        kinds = "64-bit floats, or colours as floats, say"
+        return f"a kind of TIFF that cannot be read ({kinds}): save it as another, or as an array"
     return f"not an image ({', '.join(IMAGE_FORMATS)}), or damaged"
 
 
@@ -263,16 +275,17 @@ def _text(path: Path, size: int) -> Media:
 
 
 def _words(text: str) -> Media:
+    """Probe a text, and compute the digest by which equal texts are found."""
     limits.check("text_bytes", len(text.encode()), "the text has {} bytes")
-    seen = INVISIBLE.sub("", text)
-    if not seen.strip():
+    visible = INVISIBLE.sub("", text)
+    if not visible.strip():
         raise Unusable("the text is blank")
-    plain = " ".join(unicodedata.normalize("NFC", seen).casefold().split())
+    plain = " ".join(unicodedata.normalize("NFC", visible).casefold().split())
     return Media(digest=blake2b(plain.encode(), digest_size=8).hexdigest())
 
 
 def _array(path: Path, size: int) -> Media:
-    # A file of holes has all the numbers that its header claims, and hardly a byte.
+    # A sparse file has all the numbers that its header claims, but nearly no bytes on disk.
     limits.check("numbers", opened_array(path).size, "the array has {} numbers")
     return Media()
 

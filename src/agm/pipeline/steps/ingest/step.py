@@ -1,21 +1,21 @@
-"""Probe every raw file and write the manifest: which clips there are, in which split, and where their streams lie.
+"""Probe every raw file and write the manifest: the usable clips, their splits, and where their streams lie.
 
     data/<dataset>/manifest.parquet   a row per usable clip: clip_id, split, label (number of its class), label_name,
                                       group, duration (seconds), for each modality where it lies
-                                      (`agm.pipeline.io.source`), and, by modality, `flaws`: what a file shows although
-                                      it can be decoded (`agm.pipeline.steps.ingest.flaws`), and `texts`: equal for
-                                      equal texts
-    data/<dataset>/manifest.json      the classes, clips per split, what leaks from split to split, flaws of each
-                                      modality, what else is odd
+                                      (`agm.pipeline.io.source`), and, by modality, `flaws`: why a file shows nothing
+                                      although it can be decoded (`agm.pipeline.steps.ingest.flaws`), and `texts`:
+                                      digests that are equal for equal texts
+    data/<dataset>/manifest.json      the classes, clips per split, groups in several splits, flaws of each modality,
+                                      other warnings
     data/<dataset>/rejected.parquet   a row per clip that goes into quarantine, with the reason
 
-A clip that cannot be used costs that clip and never the run. Splits that the
-annotations leave open are assigned by `dataset.split`. The manifest's rows are in a seeded random order that every
-later step keeps. Raw files are only ever read.
+A clip that cannot be used is quarantined and never stops the run. `dataset.split` assigns the splits that the
+annotations leave open. The manifest's rows are in a seeded random order that every later step keeps. Raw files are only
+read.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import combinations
@@ -53,34 +53,30 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         AgmError: for files that changed since they were listed, a single class, or a split without clips.
     """
     dataset = params.dataset
-    clips, listed = _listed(params, job)
+    clips, notes = _listed(params, job)
+    # Before any file is probed: the splits must not depend on which files can be read.
     splits = assign(clips, dataset.split)
     classes = class_names(clips)
-    if len(classes) < 2:
-        raise AgmError(
-            f"Every clip has the same label, {classes[0]!r}: there is nothing to tell apart",
-            where=", ".join(dataset.annotations.values()),
-            fix="check dataset.label and the labels of the annotations",
-        )
-    kinds = {name: modality.kind for name, modality in dataset.modalities.items()}
-    probe = partial(probe_clip, dataset.root, kinds, dataset.limits, dataset.quarantine)
-    probes = list(parallel_map(probe, clips, "ingest", CHUNK, died=partial(_fatal, kinds)))
+    _check_classes(classes, dataset)
+    probes = _probes(clips, dataset)
     manifest = _manifest(clips, splits, probes, classes, dataset)
     rejected = _rejected(clips, splits, probes)
     counts = {split: manifest["split"].eq(split).sum() for split in SPLITS}
-    _check_splits(counts, splits, rejected, dataset, listed["notes"])
-    for target, table in zip(job.outputs, (manifest, rejected), strict=True):
-        write_parquet(target, table)
+    _check_splits(counts, splits, rejected, dataset, notes)
+    manifest_target, rejected_target = job.outputs
+    write_parquet(manifest_target, manifest)
+    write_parquet(rejected_target, rejected)
     leaks = straddling(manifest, dataset)
     flaws = _flaws(probes, dataset)
-    warnings = [*listed["notes"], *_warnings(manifest, classes), *_flawed(flaws)]
-    for line in (*leaks, *warnings, f"ingest: {len(manifest)} clips can be used, {len(rejected)} cannot"):
+    warnings = [*notes, *_warnings(manifest, classes), *_flawed(flaws)]
+    for line in (*leaks, *warnings):
         say(line)
+    say(f"ingest: {len(manifest)} clips can be used, {len(rejected)} cannot")
     return {
         "classes": classes,
         "clips": counts,
         "rejected": len(rejected),
-        "sha256": checksums(job.index.parent, [target.name for target in job.outputs]),
+        "sha256": checksums(job.index.parent, [manifest_target.name, rejected_target.name]),
         "leaks": leaks,
         "flaws": flaws,
         "warnings": warnings,
@@ -88,7 +84,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
 
 
 def class_names(clips: Sequence[Clip]) -> list[str]:
-    """The classes in label order: integers by value, names by alphabet."""
+    """The classes in label order: integers by value, names in alphabetical order."""
     names = {clip.label for clip in clips}
     try:
         return sorted(names, key=int)
@@ -96,30 +92,43 @@ def class_names(clips: Sequence[Clip]) -> list[str]:
         return sorted(names)
 
 
-def _listed(params: Params, job: Job) -> tuple[list[Clip], dict[str, Any]]:
-    """The clips of the annotations with the identities of their files, and the index of the listing.
+def _listed(params: Params, job: Job) -> tuple[list[Clip], list[str]]:
+    """The clips of the annotations with the identities of their files, and the notes of the listing.
 
-    Files that are not the listed ones are refused: what was listed is what the manifest is on record as made from.
+    Raises:
+        AgmError: for files that have changed: the manifest's record says that it is made from the listed ones.
     """
-    [index], (stored_clips, listing) = job.inputs, job.data
-    again, dataset = "agm list", params.dataset
-    record = read_index(index, again)
-    clips = stored(stored_clips, dataset)
-    listed = dict(pl.read_parquet(listing).select("path", "identity").iter_rows())
-    found = identities(Graph(params), dataset, look(dataset, clips))
-    changed = [path for path, identity in found.items() if identity != listed.get(path)]
+    dataset = params.dataset
+    (index_path,) = job.inputs
+    clips_path, listing_path = job.data
+    index = read_index(index_path, "agm list")
+    clips = stored(clips_path, dataset)
+    listed = dict(pl.read_parquet(listing_path).select("path", "identity").iter_rows())
+    identity_of = identities(Graph(params), dataset, look(dataset, clips))
+    changed = [path for path, identity in identity_of.items() if identity != listed.get(path)]
     if changed:
         raise AgmError(
             f"Raw files have changed since they were listed: {len(changed)}, the first is {changed[0]}",
             where=dataset.root,
             fix="run `snakemake`, or `agm check` and `dvc repro`",
         )
-    return [_identified(clip, found) for clip in clips], record
+    identified = []
+    for clip in clips:
+        sources = {}
+        for name, source in clip.sources.items():
+            sources[name] = replace(source, identity=identity_of.get(source.path))
+        identified.append(replace(clip, sources=sources))
+    return identified, index["notes"]
 
 
-def _identified(clip: Clip, identity: Mapping[str, str | None]) -> Clip:
-    sources = {name: replace(each, identity=identity.get(each.path)) for name, each in clip.sources.items()}
-    return replace(clip, sources=sources)
+def _probes(clips: Sequence[Clip], dataset: Dataset) -> list[dict[str, Media] | Rejection]:
+    """The result of probing each clip."""
+    kinds = {name: modality.kind for name, modality in dataset.modalities.items()}
+    probe = partial(probe_clip, dataset.root, kinds, dataset.limits, dataset.quarantine)
+    # The process that died cannot say which of the clip's files it was reading.
+    first = next(iter(kinds))
+    fatal = Rejection(first, "a decoder crashed on one of the clip's files, or memory ran out")
+    return list(parallel_map(probe, clips, "ingest", CHUNK, died=lambda clip: fatal))
 
 
 def _manifest(
@@ -136,16 +145,20 @@ def _manifest(
     schema |= dict.fromkeys(("flaws", "texts"), pl.Struct(dict.fromkeys(dataset.modalities, pl.String)))
     numbers = {name: number for number, name in enumerate(classes)}
     rows = []
-    for number in order(len(clips), dataset.split.seed):
-        clip, media = clips[number], probes[number]
-        if isinstance(media, Rejection):
+    for place in order(len(clips), dataset.split.seed):
+        clip, probed = clips[place], probes[place]
+        if isinstance(probed, Rejection):
             continue
-        duration = max((one.duration for one in media.values() if one.duration is not None), default=None)
-        row = [clip.clip_id, splits[number], numbers[clip.label], clip.label, clip.group, duration]
-        sources = [replace(clip.sources[name], stream=media[name].stream) for name in dataset.modalities]
-        flaws = {name: one.flaw for name, one in media.items()}
-        texts = {name: one.digest for name, one in media.items()}
-        rows.append([*row, *map(asdict, sources), flaws, texts])
+        # The clip lasts as long as its longest modality; images and texts have no duration.
+        durations = [media.duration for media in probed.values() if media.duration is not None]
+        duration = max(durations, default=None)
+        row = [clip.clip_id, splits[place], numbers[clip.label], clip.label, clip.group, duration]
+        for name in dataset.modalities:
+            source = replace(clip.sources[name], stream=probed[name].stream)
+            row.append(asdict(source))
+        row.append({name: media.flaw for name, media in probed.items()})
+        row.append({name: media.digest for name, media in probed.items()})
+        rows.append(row)
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
@@ -153,68 +166,72 @@ def _rejected(
     clips: Sequence[Clip], splits: Sequence[str], probes: Sequence[dict[str, Media] | Rejection]
 ) -> pl.DataFrame:
     """The clips that cannot be used, in the order of the annotations."""
-    rows = [
-        (clip.clip_id, split, found.modality, "ingest", found.reason, _path(clip, found.modality))
-        for clip, split, found in zip(clips, splits, probes, strict=True)
-        if isinstance(found, Rejection)
-    ]
+    rows = []
+    for clip, split, probed in zip(clips, splits, probes, strict=True):
+        if not isinstance(probed, Rejection):
+            continue
+        source = clip.sources.get(probed.modality)
+        path = source.path if source else None
+        rows.append((clip.clip_id, split, probed.modality, "ingest", probed.reason, path))
     return pl.DataFrame(rows, schema=QUARANTINE, orient="row")
 
 
-def _path(clip: Clip, modality: str | None) -> str | None:
-    return clip.sources[modality].path if modality in clip.sources else None
-
-
-def _fatal(kinds: dict[str, str], clip: Clip) -> Rejection:
-    """Which of the clip's files it was, is not known."""
-    return Rejection(next(iter(kinds)), "a decoder crashed on one of the clip's files, or memory ran out")
-
-
 def _flaws(probes: Sequence[dict[str, Media] | Rejection], dataset: Dataset) -> dict[str, dict[str, dict[str, int]]]:
-    """For each modality and each flaw that was found in it, how many clips with it are kept and quarantined."""
+    """Modality → flaw → the number of clips with that flaw that are kept, and that are quarantined."""
     kept, quarantined = Counter(), Counter()
-    for found in probes:
-        if isinstance(found, Rejection):
-            quarantined[found.modality, found.flaw] += 1
-        else:
-            kept.update((name, media.flaw) for name, media in found.items())
-    counts = {
-        name: {
-            flaw: {"kept": kept[name, flaw], "quarantined": quarantined[name, flaw]}
-            for flaw in SAYS
-            if kept[name, flaw] or quarantined[name, flaw]
-        }
-        for name in dataset.modalities
-    }
-    return {name: found for name, found in counts.items() if found}
+    for probed in probes:
+        if isinstance(probed, Rejection):
+            quarantined[probed.modality, probed.flaw] += 1
+            continue
+        for name, media in probed.items():
+            kept[name, media.flaw] += 1
+    flaws: dict[str, dict[str, dict[str, int]]] = {}
+    for name in dataset.modalities:
+        for flaw in SAYS:
+            counts = {"kept": kept[name, flaw], "quarantined": quarantined[name, flaw]}
+            if any(counts.values()):
+                flaws.setdefault(name, {})[flaw] = counts
+    return flaws
 
 
 def _flawed(flaws: dict[str, dict[str, dict[str, int]]]) -> list[str]:
-    """The flaws in words."""
-    said = []
-    for modality, found in flaws.items():
-        for flaw, clips in found.items():
+    """Warnings of the flaws."""
+    warnings = []
+    for modality, of_modality in flaws.items():
+        for flaw, counts in of_modality.items():
             why = f"{SAYS[flaw]} ({modality})"
-            if clips["kept"]:
-                kept = count("clip", clips["kept"])
-                said.append(f"{kept} kept although {why}: '{flaw}' in dataset.quarantine quarantines them")
-            if clips["quarantined"]:
-                quarantined = count("clip", clips["quarantined"])
-                said.append(f"{quarantined} quarantined because {why}: see dataset.quarantine")
-    return said
+            if counts["kept"]:
+                kept = count("clip", counts["kept"])
+                warnings.append(f"{kept} kept although {why}: '{flaw}' in dataset.quarantine quarantines them")
+            if counts["quarantined"]:
+                quarantined = count("clip", counts["quarantined"])
+                warnings.append(f"{quarantined} quarantined because {why}: see dataset.quarantine")
+    return warnings
+
+
+def _check_classes(classes: Sequence[str], dataset: Dataset) -> None:
+    """Refuse data of a single class."""
+    if len(classes) < 2:
+        raise AgmError(
+            f"Every clip has the same label, {classes[0]!r}: there is nothing to tell apart",
+            where=", ".join(dataset.annotations.values()),
+            fix="check dataset.label and the labels of the annotations",
+        )
 
 
 def _check_splits(
     counts: dict[str, int], splits: Sequence[str], rejected: pl.DataFrame, dataset: Dataset, notes: Sequence[str]
 ) -> None:
-    """Refuse data that cannot be trained or tested on."""
+    """Refuse data without clips to train on, to validate with or to test on."""
     fix = "mend the files, or name other ones in the annotations"
+    # Nearly always, the folder of a published data set lies elsewhere.
     if find(dataset.adapter).card is not None:
         fix = f"check dataset.root: `agm datasets {dataset.adapter}` says which folder is expected"
         fix = ". ".join([fix, *notes])
     for split in SPLITS:
         if counts[split]:
             continue
+        # The annotations have clips of this split: say why none can be used.
         if split in splits:
             reason, often = Counter(rejected.filter(split=split)["reason"]).most_common(1)[0]
             raise AgmError(
@@ -230,16 +247,18 @@ def _check_splits(
 
 
 def straddling(manifest: pl.DataFrame, dataset: Dataset) -> list[str]:
-    """What leaks: for each pair of splits, how many groups are in both."""
+    """Warnings of leaks: for each pair of splits, the number of groups that are in both."""
     card = find(dataset.adapter).card
     noun = (card and card.group) or dataset.group or "group"
     groups = {split: set(manifest.filter(split=split)["group"].drop_nulls()) for split in SPLITS}
     scheme = f" (split scheme '{card.scheme(dataset)}')" if card else ""
-    return [
-        f"{count(noun, len(both))} of {split} {'is' if len(both) == 1 else 'are'} in {other} too{scheme}"
-        for other, split in combinations(SPLITS, 2)
-        if (both := groups[split] & groups[other])
-    ]
+    leaks = []
+    for other, split in combinations(SPLITS, 2):
+        both = groups[split] & groups[other]
+        if both:
+            verb = "is" if len(both) == 1 else "are"
+            leaks.append(f"{count(noun, len(both))} of {split} {verb} in {other} too{scheme}")
+    return leaks
 
 
 def count(noun: str, number: int) -> str:
@@ -248,12 +267,14 @@ def count(noun: str, number: int) -> str:
 
 
 def _warnings(manifest: pl.DataFrame, classes: Sequence[str]) -> list[str]:
-    """What later steps can live with and a person should know."""
-    found = {split: set(manifest.filter(split=split)["label_name"]) for split in SPLITS}
+    """Warnings of classes without clips: later steps accept them, and a person should know them."""
+    trained = set(manifest.filter(split="train")["label_name"])
+    held_out = set(manifest.filter(pl.col("split") != "train")["label_name"])
     warnings = []
-    if empty := [name for name in classes if not any(name in names for names in found.values())]:
+    empty = [name for name in classes if name not in trained | held_out]
+    if empty:
         warnings.append(f"No clip of these classes can be used: {', '.join(empty)}")
-    held_out = found["val"] | found["test"]
-    if unseen := [name for name in classes if name in held_out - found["train"]]:
+    unseen = [name for name in classes if name in held_out - trained]
+    if unseen:
         warnings.append(f"These classes are in validation or test, but not in training: {', '.join(unseen)}")
     return warnings

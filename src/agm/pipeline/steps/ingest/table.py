@@ -1,7 +1,8 @@
-"""Read annotation files: any line ends, quoted fields, UTF-8 or what a byte order mark says.
+"""Read annotation files: any line ends, quoted fields, UTF-8 or the encoding that a byte order mark names.
 
-A table with a header may have commas, semicolons, tabs or bars between its cells: what gives the columns that must be
-there is taken, and said where it is not the comma. Rows of blank cells, which table programs leave, are passed over.
+A table with a header may have commas, semicolons, tabs or bars between its cells. The delimiter that gives the required
+columns is used, and a message names it where it is not the comma. Rows of blank cells, which table programs leave, are
+skipped.
 """
 
 import csv
@@ -16,23 +17,23 @@ from agm.pipeline.runtime.progress import say
 from agm.pipeline.steps.ingest.clip import refuse
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-# A cell may be as long as the memory allows: texts have `dataset.limits.text_bytes`, other columns are not read.
+# A cell may be as long as the memory allows: `dataset.limits.text_bytes` limits texts, and other columns are not read.
 csv.field_size_limit(2**31 - 1)
 FIX = "correct these rows (a row's number is its line in the file; the header is row 1)"
 
 
 class Row(dict[str, str]):
-    """One row: column → cell without the spaces around it; `number` is the line on which it begins."""
+    """One row: column → cell without the spaces around it; `number` is the line where it begins."""
 
     number: int
 
 
 def rows(path: str, required: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows below the header; rows of blank cells are passed over.
+    """Yield the rows below the header; rows of blank cells are skipped.
 
     Raises:
-        AgmError: when the file is not a CSV in a known encoding, lacks a required column or any row, or (after the last
-            row) for rows with too many or too few cells.
+        AgmError: when the file is not a CSV in a known encoding, lacks a required column or has no row, or (after the
+            last row) for rows with too many or too few cells.
     """
     delimiter, encoding = _form(path, required)
     if (delimiter, encoding) != (",", "UTF-8"):
@@ -40,13 +41,14 @@ def rows(path: str, required: Sequence[str]) -> Iterator[Row]:
     lines = cells(path, delimiter)
     header = _header(lines)
     _check_names(header, required, path, delimiter)
-    empty, problems = True, []
-    for number, found in lines:
+    empty = True
+    problems = []
+    for number, values in lines:
         empty = False
-        if len(found) != len(header):
-            problems.append(f"row {number}: it has {len(found)} cells, the header has {len(header)}")
+        if len(values) != len(header):
+            problems.append(f"row {number}: it has {len(values)} cells, the header has {len(header)}")
             continue
-        row = Row(zip(header, map(str.strip, found), strict=True))
+        row = Row(zip(header, map(str.strip, values), strict=True))
         row.number = number
         yield row
     refuse(problems, path, FIX)
@@ -65,14 +67,14 @@ def check_header(path: str, required: Sequence[str]) -> None:
 
 
 def _form(path: str, required: Sequence[str]) -> tuple[str, str]:
-    """What stands between the cells, the first that gives the header every column that must be there, else commas; and
-    the encoding."""
+    """The first delimiter that gives the header all required columns, or else the comma; and the encoding."""
     _, encoding = encoding_of(_bytes(path))
     for delimiter in DELIMITERS:
         try:
             header = _header(cells(path, delimiter))
         except AgmError:  # a header in quotes is no CSV when read with the wrong delimiter
             continue
+        # The order of the columns is free, and others may stand between them.
         if set(required) <= set(header):
             return delimiter, encoding
     return ",", encoding
@@ -85,7 +87,7 @@ def _header(lines: Iterator[tuple[int, list[str]]]) -> list[str]:
 
 
 def text_of(path: str) -> str:
-    """The text of a file in UTF-8, or in what its byte order mark says, without the mark.
+    """The text of a file in UTF-8, or in the encoding that its byte order mark names, without the mark.
 
     Raises:
         AgmError: with the row that is not in that encoding.
@@ -105,7 +107,7 @@ def _bytes(path: str) -> bytes:
 
 
 def lines(path: str) -> Iterator[tuple[int, str]]:
-    """Number and text of every line that is not blank, without the spaces around it.
+    """Yield number and text of every line that is not blank, without the spaces around it.
 
     Raises:
         AgmError: with the row that is not UTF-8.
@@ -116,35 +118,41 @@ def lines(path: str) -> Iterator[tuple[int, str]]:
 
 
 def cells(path: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every line of a CSV that has a cell with something in it, the header included.
+    """Yield line number and cells of every row of a CSV, the header included; rows of blank cells are skipped.
 
     Raises:
         AgmError: with the row that is not UTF-8, or not CSV.
     """
     text = text_of(path)
-    if (place := text.find("\0")) >= 0:
-        what = f"The annotations are not a CSV: row {text.count(chr(10), 0, place) + 1} has a NUL character"
+    place = text.find("\0")
+    if place >= 0:
+        row = text.count("\n", 0, place) + 1
+        what = f"The annotations are not a CSV: row {row} has a NUL character"
         fix = "save the file as UTF-8; UTF-16 without a byte order mark has many of them"
         raise AgmError(what, where=path, fix=fix)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    # A quoted cell may hold line ends: the row is named by the line where it begins.
     start = 1
     try:
-        for found in reader:
-            if any(cell.strip() for cell in found):
-                yield start, found
+        for values in reader:
+            if any(cell.strip() for cell in values):
+                yield start, values
             start = reader.line_num + 1
     except csv.Error as error:
         raise AgmError(f"The annotations are not a CSV: row {start}: {error}", where=path, fix=FIX) from None
 
 
 def _check_names(header: list[str], required: Sequence[str], path: str, delimiter: str) -> None:
-    if twice := [name for name, count in Counter(header).items() if count > 1 and name]:
+    """Refuse a header with a name twice, or without one of the `required` columns."""
+    twice = [name for name, count in Counter(header).items() if count > 1 and name]
+    if twice:
         raise AgmError(f"Row 1 names a column twice: {', '.join(twice)}", where=path, fix="rename one of them")
-    if missing := [name for name in required if name not in header]:
+    missing = [repr(name) for name in required if name not in header]
+    if missing:
         _, encoding = encoding_of(_bytes(path))
-        has = ", ".join(map(repr, header)) or "none"
+        present = ", ".join(map(repr, header)) or "none"
         raise AgmError(
-            f"Row 1 lacks the column {', '.join(map(repr, missing))}; it has {has}, read as {encoding} with "
+            f"Row 1 lacks the column {', '.join(missing)}; it has {present}, read as {encoding} with "
             f"{DELIMITERS[delimiter]} between the cells",
             where=path,
             fix="add it, or name the right columns in dataset.modalities.<name>.column and dataset.group",

@@ -1,4 +1,4 @@
-"""How each kind of raw folder is read: one file per data set or layout, chosen by `dataset.adapter`."""
+"""The readers of raw folders: one file per data set or layout; `dataset.adapter` chooses it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,25 +21,26 @@ def find(name: str) -> Adapter:
 
 
 def read(dataset: Dataset) -> list[Clip]:
-    """The clips that the data set's annotations name, of the classes asked for, in their order.
+    """The clips of the requested classes, in the order of the annotations.
 
     Raises:
-        AgmError: when the root folder or the annotations do not exist, or for what is wrong with them, row by row.
+        AgmError: when the root folder or the annotations do not exist, or for the errors in them, row by row.
     """
     adapter = find(dataset.adapter)
     _check_present(dataset)
-    if adapter.card is not None:
-        adapter.card.check(dataset)
-        chosen = of_classes(adapter.clips(dataset), dataset)
-        return disjoint(chosen) if adapter.card.schemes[adapter.card.scheme(dataset)].disjoint else chosen
-    return adapter.clips(dataset)
+    card = adapter.card
+    if card is None:
+        return adapter.clips(dataset)
+    card.check(dataset)
+    chosen = of_classes(adapter.clips(dataset), dataset)
+    scheme = card.schemes[card.scheme(dataset)]
+    return disjoint(chosen) if scheme.disjoint else chosen
 
 
 def foresee(dataset: Dataset) -> None:
-    """Say before anything runs what `read` would refuse, as far as that takes no time.
+    """Refuse before anything runs what `read` would refuse, as far as that takes no time.
 
-    A folder or an annotation file that is not there is only told about: it may be copied later, or be on another
-    machine.
+    A missing folder or annotation file is only a warning: it may be copied later, or lie on another machine.
 
     Raises:
         AgmError: for columns, schemes, labels or annotations that a published data set does not have, and for columns
@@ -48,6 +49,7 @@ def foresee(dataset: Dataset) -> None:
     adapter = find(dataset.adapter)
     if adapter.card is not None:
         adapter.card.check(dataset)
+    # A command of the study makes the folder later.
     if adapter.made_by is not None:
         return
     try:
@@ -60,7 +62,7 @@ def foresee(dataset: Dataset) -> None:
 
 
 def _check_present(dataset: Dataset) -> None:
-    """Refuse a root folder or annotations that are not there, and say what lies in their place."""
+    """Refuse a root folder or annotations that do not exist, and say what lies in their place."""
     if not Path(dataset.root).is_dir():
         made_by = find(dataset.adapter).made_by
         fix = f"run `{made_by}`" if made_by else "agm compose … dataset.root=/its/folder"
@@ -72,24 +74,29 @@ def _check_present(dataset: Dataset) -> None:
 
 
 def differences(dataset: Dataset, clips: Sequence[Clip]) -> list[str]:
-    """How the number of clips in each split differs from the official one of a published data set."""
+    """Warnings where the number of clips in a split differs from the official one of a published data set."""
     card = find(dataset.adapter).card
+    # A choice of some classes has no official counts.
     if card is None or (dataset.classes is not None and len(dataset.classes) != card.classes):
         return []
+    # The official counts are those of the first label; another one may leave clips out.
     if card.label(dataset) != next(iter(card.labels)):
-        return []  # the counts are those of the usual label, and another may leave clips out
+        return []
     official = card.schemes[card.scheme(dataset)].counts
-    found = Counter(clip.split for clip in clips)
-    return [
-        f"The annotations have {found[split]:,} clips in {split}; officially there are {official[split]:,}"
-        for split in SPLITS
-        if split in official and found[split] != official[split]
-    ]
+    counts = Counter(clip.split for clip in clips)
+    warnings = []
+    for split in SPLITS:
+        if split in official and counts[split] != official[split]:
+            warnings.append(
+                f"The annotations have {counts[split]:,} clips in {split}; officially there are {official[split]:,}"
+            )
+    return warnings
 
 
 def spellings(dataset: Dataset, clips: Sequence[Clip]) -> list[str]:
-    """Classes, and groups, that look alike and yet count as different ones."""
+    """Warnings of classes, and of groups, that look alike but count as different ones."""
     card = find(dataset.adapter).card
-    group = (card and card.group) or dataset.group or "group"
+    noun = (card and card.group) or dataset.group or "group"
+    labels = [clip.label for clip in clips]
     groups = [clip.group for clip in clips if clip.group is not None]
-    return [*look_alikes("label", [clip.label for clip in clips]), *look_alikes(group, groups)]
+    return look_alikes("label", labels) + look_alikes(noun, groups)

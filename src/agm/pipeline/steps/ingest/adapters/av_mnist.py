@@ -1,6 +1,5 @@
-"""AV-MNIST: images of written digits and spectrograms of spoken ones; every clip is a row of four large arrays."""
+"""AV-MNIST: images of written digits and spectrograms of spoken ones; a clip is a row of two of four large arrays."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from agm.pipeline.steps.ingest.card import Card, Scheme
 from agm.pipeline.steps.ingest.clip import Adapter, Clip, refuse
 
 CLASSES = 10
-# One of so many training clips, the last ones, is for validation: 5,000 of 60,000.
+# The last training clips, one in so many, are for validation: 5,000 of 60,000.
 HELD_OUT = 12
 
 CARD = Card(
@@ -49,33 +48,37 @@ def clips(dataset: Dataset) -> list[Clip]:
     Raises:
         AgmError: when they are no digits in a .npy file.
     """
-    train, test = (_labels(CARD.annotation(dataset, f"{half}_labels")) for half in ("train", "test"))
-    last = len(train) - len(train) // HELD_OUT
-    clip = partial(_clip, dataset)
-    found = [clip("train", row, "train" if row < last else "val", label) for row, label in enumerate(train)]
-    return found + [clip("test", row, "test", label) for row, label in enumerate(test)]
+    train = _labels(CARD.annotation(dataset, "train_labels"))
+    test = _labels(CARD.annotation(dataset, "test_labels"))
+    first_held_out = len(train) - len(train) // HELD_OUT
+    clips = []
+    for row, label in enumerate(train):
+        split = "train" if row < first_held_out else "val"
+        clips.append(_clip(dataset, "train", row, split, label))
+    for row, label in enumerate(test):
+        clips.append(_clip(dataset, "test", row, "test", label))
+    return clips
 
 
 def _clip(dataset: Dataset, half: str, row: int, split: str, label: int) -> Clip:
-    sources = {
-        name: Source(f"{modality.column}/{half}_data.npy", member=str(row))
-        for name, modality in dataset.modalities.items()
-    }
+    sources = {}
+    for name, modality in dataset.modalities.items():
+        sources[name] = Source(f"{modality.column}/{half}_data.npy", member=str(row))
     return Clip(f"{half}_{row:05}", split, str(label), None, sources, row)
 
 
 def _labels(path: str) -> list[int]:
     fix = "give the file that came with the data set"
     try:
-        found = np.asarray(opened_array(Path(path)))
+        labels = np.asarray(opened_array(Path(path)))
     except Unusable as error:
         raise AgmError(f"The labels cannot be read: {error}", where=path, fix=fix) from None
-    if found.size != len(found):
-        raise AgmError(f"Expected one label for each clip, found an array {list(found.shape)}", where=path, fix=fix)
-    found = found.reshape(-1)
-    wrong = np.flatnonzero(~np.isin(found, range(CLASSES)))
-    refuse([f"row {row}: {found[row]} is no digit (rows are counted from 0)" for row in wrong.tolist()], path, fix)
-    return [int(label) for label in found]
+    if labels.size != len(labels):
+        raise AgmError(f"Expected one label for each clip, found an array {list(labels.shape)}", where=path, fix=fix)
+    labels = labels.reshape(-1)
+    wrong = np.flatnonzero(~np.isin(labels, range(CLASSES)))
+    refuse([f"row {row}: {labels[row]} is no digit (rows are counted from 0)" for row in wrong.tolist()], path, fix)
+    return [int(label) for label in labels]
 
 
 ADAPTER = Adapter(clips, CARD, unique=2)

@@ -1,10 +1,10 @@
 """AVE: ten seconds of YouTube videos with one event that is both seen and heard.
 
 Lines are `Category&VideoID&Quality&StartTime&EndTime`; categories hold commas. 45 of the 4,097 videos show several
-events and stand in the lists once for each, partly in different splits. Such a clip's id ends with its category.
+events, and the lists have a line for each, partly in different splits. Such a clip's id ends with its category.
 
 The published features are rows of two HDF5 arrays, in the order of Annotations.txt. A clip's label is the category of
-its event. Start and end are for the localisation of events and not used; one official line has 0 to 0.
+its event. Start and end serve the localisation of events and are not used; one official line has 0 to 0.
 """
 
 import re
@@ -16,14 +16,16 @@ from agm.pipeline.config.schema import Dataset
 from agm.pipeline.io.source import Source
 from agm.pipeline.io.tables import SPLITS
 from agm.pipeline.steps.ingest.card import Card, Scheme
-from agm.pipeline.steps.ingest.clip import Adapter, Clip, refuse
+from agm.pipeline.steps.ingest.clip import Adapter, Clip, located, refuse
 from agm.pipeline.steps.ingest.table import FIX, lines
 
 VIDEO = re.compile(r"[A-Za-z0-9_-]{11}")
 SECOND = re.compile(r"[0-9]{1,2}")
 SECONDS = 10
+# The beginning of a line of names, which not every list has; in lower case.
 HEADER = "category&videoid&"
 FEATURES = {"audio_feature": "audio_feature.h5", "visual_feature": "visual_feature.h5"}
+# The name of the array in both files.
 ARRAY = "avadataset"
 CATEGORIES = (
     "Accordion",
@@ -94,7 +96,7 @@ CARD = Card(
 
 
 class Event(NamedTuple):
-    """What a line names: the event of one category in one video."""
+    """An event of one category in one video, which a line names."""
 
     category: str
     video: str
@@ -104,46 +106,47 @@ def clips(dataset: Dataset) -> list[Clip]:
     """Read the three official lists, and Annotations.txt where features are used.
 
     Raises:
-        AgmError: with the row numbers of everything that is wrong with them.
+        AgmError: with the row numbers of all errors in them.
     """
     seen: dict[Event, str] = {}
     events = {split: list(_events(CARD.annotation(dataset, split), seen)) for split in SPLITS}
-    columns = [modality.column for modality in dataset.modalities.values()]
-    order = _order(dataset, events) if any(column in FEATURES for column in columns) else {}
-    times = Counter(event.video for event in seen)
-    return [
-        Clip(
-            clip_id=event.video if times[event.video] == 1 else f"{event.video}_{_plain(event.category)}",
-            split=split,
-            label=event.category,
-            group=event.video,
-            sources={name: _source(each.column, event, order) for name, each in dataset.modalities.items()},
-            row=row,
-        )
-        for split in SPLITS
-        for row, event in events[split]
-    ]
+    columns = {name: modality.column for name, modality in dataset.modalities.items()}
+    # Only the features lie in the order of Annotations.txt; without them it need not be there.
+    uses_features = not FEATURES.keys().isdisjoint(columns.values())
+    order = _order(dataset, events) if uses_features else {}
+    events_in = Counter(event.video for event in seen)
+    clips = []
+    for split in SPLITS:
+        for row, event in events[split]:
+            # A video with several events has a clip for each.
+            clip_id = event.video
+            if events_in[event.video] > 1:
+                clip_id += f"_{_plain(event.category)}"
+            sources = {name: _source(column, event, order) for name, column in columns.items()}
+            clips.append(Clip(clip_id, split, event.category, event.video, sources, row))
+    return clips
 
 
 def _events(path: str, seen: dict[Event, str]) -> Iterator[tuple[int, Event]]:
-    """Line number and event of every line of one list; the line of each is added to `seen`."""
+    """Yield line number and event of every line of one list, and add the line of each event to `seen`."""
     problems = []
     for number, line in lines(path):
         if line.lower().startswith(HEADER):
             continue
         fields = [field.strip() for field in line.split("&")]
-        wrong = list(_wrong(fields))
-        event = None if wrong else Event(*fields[:2])
+        errors = list(_errors(fields))
+        event = None if errors else Event(*fields[:2])
         if event in seen:
-            wrong.append(f"{event.category!r} in {event.video} is in {seen[event]} already")
-        problems += [f"row {number}: {each}" for each in wrong]
-        if not wrong:
-            seen[event] = f"row {number} of {path}"
-            yield number, event
+            errors.append(f"{event.category!r} in {event.video} is in {seen[event]} already")
+        if errors:
+            problems += located(f"row {number}", errors)
+            continue
+        seen[event] = f"row {number} of {path}"
+        yield number, event
     refuse(problems, path, FIX)
 
 
-def _wrong(fields: list[str]) -> Iterator[str]:
+def _errors(fields: list[str]) -> Iterator[str]:
     if len(fields) != 5:
         yield f"it has {len(fields)} fields, not the 5 of Category&VideoID&Quality&StartTime&EndTime"
         return
@@ -157,13 +160,16 @@ def _wrong(fields: list[str]) -> Iterator[str]:
 
 
 def _order(dataset: Dataset, events: dict[str, list[tuple[int, Event]]]) -> dict[Event, int]:
-    """Where the features of each event lie: its place in Annotations.txt."""
+    """Each event → the row of its features, which is its place in Annotations.txt."""
     path = CARD.annotation(dataset, "all")
     order = {event: place for place, (_, event) in enumerate(_events(path, {}))}
-    for split, listed in events.items():
-        missing = [f"row {row}: {event.category!r} in {event.video}" for row, event in listed if event not in order]
-        fix = f"use the lists that go with {path}, which has no such lines: without them features cannot be found"
-        refuse(missing, dataset.annotations[split], fix)
+    fix = f"use the lists that go with {path}, which has no such lines: without them features cannot be found"
+    for split, events_of_split in events.items():
+        problems = []
+        for row, event in events_of_split:
+            if event not in order:
+                problems.append(f"row {row}: {event.category!r} in {event.video}")
+        refuse(problems, dataset.annotations[split], fix)
     return order
 
 
@@ -174,7 +180,7 @@ def _source(column: str, event: Event, order: dict[Event, int]) -> Source:
 
 
 def _plain(category: str) -> str:
-    """Fit for a file name: Male_speech_man_speaking."""
+    """The category in a form that is fit for a file name: Male_speech_man_speaking."""
     return "_".join(re.findall("[A-Za-z]+", category))
 
 

@@ -1,7 +1,8 @@
-"""CMU-MOSEI: the sentiment of sentences from YouTube monologues. Two downloads, told apart by `dataset.annotations`.
+"""CMU-MOSEI: the sentiment of sentences from YouTube monologues. `dataset.annotations` chooses one of two downloads.
 
-`labels`, `folds`, `transcripts`: the raw data and the features of the CMU multimodal SDK. A label is of a video and an
-interval; which segment that is, and with it the name of its file, says the line of the transcript with the same times.
+`labels`, `folds`, `transcripts`: the raw data and the features of the CMU multimodal SDK. A label belongs to a video
+and an interval. The line of the transcript with the same times gives the number of the segment, and with it the name of
+its file.
 
 `mmsa`: the form of MMSA, a file for each clip and one CSV.
 """
@@ -11,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +24,9 @@ from agm.pipeline.io.source import Source
 from agm.pipeline.steps.ingest.adapters.manifest import UNFIT
 from agm.pipeline.steps.ingest.adapters.multibench import nonneg, posneg, seven
 from agm.pipeline.steps.ingest.card import Card, Scheme
-from agm.pipeline.steps.ingest.clip import Adapter, Clip, refuse
+from agm.pipeline.steps.ingest.clip import Adapter, Clip, located, refuse
 from agm.pipeline.steps.ingest.folders import files_in
-from agm.pipeline.steps.ingest.table import FIX, lines, rows
+from agm.pipeline.steps.ingest.table import FIX, Row, lines, rows
 
 FOLDS = {"standard_train_fold": "train", "standard_valid_fold": "val", "standard_test_fold": "test"}
 MODES = {"train": "train", "valid": "val", "test": "test"}
@@ -34,7 +36,7 @@ SEQUENCES = {
     "openface": "CMU_MOSEI_VisualOpenFace2.csd",
     "facet": "CMU_MOSEI_VisualFacet42.csd",
 }
-# Labels and transcripts give the same times in other precision.
+# Seconds. Labels and transcripts give the same times with different precision.
 NEAR = 0.05
 LABELS: dict[str, Callable[[float], str | None]] = {"nonneg": nonneg, "posneg": posneg, "seven": seven}
 DOWNLOAD = "download it again: see `agm datasets cmu_mosei`"
@@ -92,12 +94,14 @@ class Segment:
 
 
 def clips(dataset: Dataset) -> list[Clip]:
-    """Read the labels, and with them either the folds and transcripts or nothing else.
+    """Read the CSV of MMSA, or the labels, folds and transcripts of the SDK.
 
     Raises:
-        AgmError: with everything that is wrong with them.
+        AgmError: with all errors in them.
     """
-    return _of_mmsa(dataset) if "mmsa" in dataset.annotations else _of_sdk(dataset)
+    if "mmsa" in dataset.annotations:
+        return _of_mmsa(dataset)
+    return _of_sdk(dataset)
 
 
 # --- the form of MMSA -----------------------------------------------------------------------------------------------
@@ -113,28 +117,40 @@ def _of_mmsa(dataset: Dataset) -> list[Clip]:
                 fix="there are: video, text",
             )
     label_of = LABELS[CARD.label(dataset)]
-    found, problems, seen = [], [], {}
+    clips: list[Clip] = []
+    problems: list[str] = []
+    first_row: dict[str, int] = {}
     for row in rows(path, ["video_id", "clip_id", "text", "label", "mode"]):
         clip_id = f"{row['video_id']}_{row['clip_id']}"
         value = _number(row["label"])
-        wrong = list(_wrong(row["video_id"], row["clip_id"], value, row["label"]))
+        errors = list(_errors(row["video_id"], row["clip_id"], value, row["label"]))
         if row["mode"] not in MODES:
-            wrong.append(f"mode {row['mode']!r} is not one of {', '.join(MODES)}")
-        if (first := seen.setdefault(clip_id, row.number)) != row.number:
-            wrong.append(f"the clip {clip_id} is in row {first} already")
-        problems += [f"row {row.number}: {each}" for each in wrong]
-        if not wrong and (label := label_of(value)) is not None:
-            sources = {
-                "video": Source(f"Raw/{row['video_id']}/{row['clip_id']}.mp4"),
-                "text": Source(text=row["text"]) if row["text"] else None,
-            }
-            there = {name: source for name, each in dataset.modalities.items() if (source := sources[each.column])}
-            found.append(Clip(clip_id, MODES[row["mode"]], label, row["video_id"], there, row.number))
+            errors.append(f"mode {row['mode']!r} is not one of {', '.join(MODES)}")
+        first = first_row.setdefault(clip_id, row.number)
+        if first != row.number:
+            errors.append(f"the clip {clip_id} is in row {first} already")
+        if errors:
+            problems += located(f"row {row.number}", errors)
+            continue
+        label = label_of(value)
+        if label is not None:
+            clips.append(Clip(clip_id, MODES[row["mode"]], label, row["video_id"], _of_row(row, dataset), row.number))
     refuse(problems, path, FIX)
-    return found
+    return clips
 
 
-def _wrong(video: str, clip: str, value: float | None, text: str) -> Iterator[str]:
+def _of_row(row: Row, dataset: Dataset) -> dict[str, Source]:
+    """Where the modalities of one clip lie; an empty cell is a missing text."""
+    sources = {}
+    for name, modality in dataset.modalities.items():
+        if modality.column == "video":
+            sources[name] = Source(f"Raw/{row['video_id']}/{row['clip_id']}.mp4")
+        elif row["text"]:
+            sources[name] = Source(text=row["text"])
+    return sources
+
+
+def _errors(video: str, clip: str, value: float | None, text: str) -> Iterator[str]:
     for name in (video, clip):
         if not name or UNFIT.search(name) or name in (".", ".."):
             yield f"{name[:60]!r} is not fit for a file name"
@@ -158,21 +174,29 @@ def _of_sdk(dataset: Dataset) -> list[Clip]:
     folder = CARD.annotation(dataset, "transcripts")
     split_of = _folds(CARD.annotation(dataset, "folds"))
     label_of = LABELS[CARD.label(dataset)]
-    transcribed = {name.removesuffix(".txt") for name in files_in(folder, "") if name.endswith(".txt")}
-    found: dict[str, Clip] = {}
-    problems, row = [], 0
+    transcripts = set(files_in(folder, ""))
+    clips: dict[str, Clip] = {}
+    problems: list[str] = []
+    row = 0
     for video, intervals, values in _labelled(path):
-        segments = _segments(Path(folder, f"{video}.txt"), video) if video in transcribed else []
+        transcript = f"{video}.txt"
+        segments = _segments(Path(folder, transcript), video) if transcript in transcripts else []
         for (start, end), value in zip(intervals.tolist(), values.tolist(), strict=True):
             row += 1
-            wrong = list(_wrong(video, "0", value if math.isfinite(value) else None, str(value)))
-            problems += [f"{video}, {start:g} to {end:g} s: {each}" for each in wrong]
-            if not wrong and (label := label_of(value)) is not None:
-                clip = _clip(video, start, end, segments, label, split_of.get(video), row, dataset)
-                twice = clip.clip_id in found
-                found[clip.clip_id] = replace(clip, left_out="it has two labels") if twice else clip
+            errors = list(_errors(video, "0", value if math.isfinite(value) else None, str(value)))
+            if errors:
+                problems += located(f"{video}, {start:g} to {end:g} s", errors)
+                continue
+            # Some labels leave out neutral sentences.
+            label = label_of(value)
+            if label is None:
+                continue
+            clip = _clip(video, start, end, segments, label, split_of.get(video), row, dataset)
+            if clip.clip_id in clips:
+                clip = replace(clip, left_out="it has two labels")
+            clips[clip.clip_id] = clip
     refuse(problems, path, DOWNLOAD)
-    return list(found.values())
+    return list(clips.values())
 
 
 def _clip(
@@ -185,26 +209,24 @@ def _clip(
     row: int,
     dataset: Dataset,
 ) -> Clip:
-    same = [each for each in segments if abs(each.start - start) <= NEAR and abs(each.end - end) <= NEAR]
-    segment = min(same, key=lambda each: abs(each.start - start) + abs(each.end - end), default=None)
-    reason = None
+    segment = _nearest(segments, start, end)
     if segment is None:
         reason = "no line of its video's transcript has the times of the label"
-    elif split is None:
-        reason = "its video is in none of the standard folds"
-    return Clip(
-        clip_id=f"{video}_{segment.name}" if segment else f"{video}-{start:.3f}",
-        split=split,
-        label=label,
-        group=video,
-        sources={
-            name: _source(video, segment, modality.column)
-            for name, modality in dataset.modalities.items()
-            if segment is not None
-        },
-        row=row,
-        left_out=reason,
-    )
+        return Clip(f"{video}-{start:.3f}", split, label, video, {}, row, left_out=reason)
+    reason = "its video is in none of the standard folds" if split is None else None
+    sources = {name: _source(video, segment, modality.column) for name, modality in dataset.modalities.items()}
+    return Clip(f"{video}_{segment.name}", split, label, video, sources, row, left_out=reason)
+
+
+def _nearest(segments: list[Segment], start: float, end: float) -> Segment | None:
+    """The segment whose times are nearest to those of a label; None where no segment has the same times."""
+    nearest = None
+    shortest = math.inf
+    for segment in segments:
+        late_start, late_end = abs(segment.start - start), abs(segment.end - end)
+        if late_start <= NEAR and late_end <= NEAR and late_start + late_end < shortest:
+            nearest, shortest = segment, late_start + late_end
+    return nearest
 
 
 def _source(video: str, segment: Segment, column: str) -> Source:
@@ -223,17 +245,16 @@ def _source(video: str, segment: Segment, column: str) -> Source:
 
 
 def _labelled(path: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Of each video the intervals, [n, 2] in seconds, and the sentiments, [n]."""
+    """Yield each video, its intervals, [n, 2] in seconds, and its sentiments, [n]."""
     try:
         with hdf5.opened(path) as file:
             labels = hdf5.child(hdf5.only_child(file), "data")
             for video in labels:
-                features, intervals = (
-                    hdf5.numbers(hdf5.child(labels, f"{video}/{name}")).astype(np.float64)
-                    for name in ("features", "intervals")
-                )
+                features = hdf5.numbers(hdf5.child(labels, f"{video}/features")).astype(np.float64)
+                intervals = hdf5.numbers(hdf5.child(labels, f"{video}/intervals")).astype(np.float64)
                 if features.ndim != 2 or intervals.shape != (len(features), 2):
                     raise ValueError(f"{video} has features {features.shape} and intervals {intervals.shape}")
+                # The first number is the sentiment, the others are emotions.
                 yield video, intervals, features[:, 0]
     except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, Unusable) as error:
         raise AgmError(f"The labels are no file of the SDK, or damaged: {error}", where=path, fix=DOWNLOAD) from None
@@ -241,40 +262,50 @@ def _labelled(path: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
 def _folds(path: str) -> dict[str, str]:
     """Video → split, from the lists in a Python file that is not run."""
+    lists: dict[str, Any] = {}
     try:
-        tree = ast.parse(Path(path).read_bytes())
-        lists = {
-            target.id: ast.literal_eval(node.value)
-            for node in tree.body
-            if isinstance(node, ast.Assign)
-            for target in node.targets
-            if isinstance(target, ast.Name) and target.id in FOLDS
-        }
+        for node in ast.parse(Path(path).read_bytes()).body:
+            for target in node.targets if isinstance(node, ast.Assign) else ():
+                if isinstance(target, ast.Name) and target.id in FOLDS:
+                    lists[target.id] = ast.literal_eval(node.value)
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
         raise AgmError(f"The folds are no lists of videos: {error}", where=path, fix=DOWNLOAD) from None
-    found: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for name, split in FOLDS.items():
         videos = lists.get(name)
         if not isinstance(videos, list | tuple) or not all(isinstance(video, str) for video in videos):
             raise AgmError(f"The file has no list of videos `{name}`", where=path, fix=DOWNLOAD)
-        refuse([f"the video {video} is in two folds" for video in videos if video in found], path, DOWNLOAD)
-        found |= dict.fromkeys(videos, split)
-    return found
+        refuse([f"the video {video} is in two folds" for video in videos if video in split_of], path, DOWNLOAD)
+        split_of |= dict.fromkeys(videos, split)
+    return split_of
 
 
 def _segments(path: Path, video: str) -> list[Segment]:
     """The lines of one transcript: `<video>___<segment>___<start>___<end>___<text>`."""
-    found, problems = [], []
+    segments, problems = [], []
     for number, line in lines(str(path)):
-        # A video's name may have underscores of its own.
-        name, *parts = line.removeprefix(f"{video}___").split("___", 3)
-        start, end = map(_number, parts[:2]) if len(parts) == 3 else (None, None)
-        if start is None or end is None or not name.isalnum() or not line.startswith(f"{video}___"):
+        segment = _segment(line, f"{video}___")
+        if segment is None:
             problems.append(f"row {number}: not `{video}___<segment>___<start>___<end>___<text>`: {line[:60]!r}")
         else:
-            found.append(Segment(name, max(0.0, start), end, parts[2].strip()))
+            segments.append(segment)
     refuse(problems, path, FIX)
-    return found
+    return segments
+
+
+def _segment(line: str, prefix: str) -> Segment | None:
+    """The segment of one line; None where the line has another form."""
+    # The prefix is removed first: the name of a video may have underscores of its own.
+    if not line.startswith(prefix):
+        return None
+    parts = line.removeprefix(prefix).split("___", 3)
+    if len(parts) != 4:
+        return None
+    name, start, end, text = parts[0], _number(parts[1]), _number(parts[2]), parts[3]
+    if start is None or end is None or not name.isalnum():
+        return None
+    # A piece of a file cannot begin before the file.
+    return Segment(name, max(0.0, start), end, text.strip())
 
 
 ADAPTER = Adapter(clips, CARD, unique=3)

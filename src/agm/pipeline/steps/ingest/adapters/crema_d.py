@@ -1,7 +1,8 @@
 """CREMA-D: acted sentences, six emotions.
 
-A clip's name says all: `1001_IEO_HAP_LO` is actor 1001, the sentence IEO, happiness at a low level. The label is the
-emotion that was acted. The votes of the crowd (processedResults/) are not the label: they tie ("A:D").
+A clip's name holds all annotations: `1001_IEO_HAP_LO` is actor 1001, the sentence IEO, happiness at a low level. The
+label is the acted emotion. The votes of the crowd (processedResults/) are not the label, because some of them tie
+("A:D").
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,11 +10,13 @@ from collections.abc import Iterable, Iterator
 from agm.pipeline.config.schema import Dataset
 from agm.pipeline.io.source import Source
 from agm.pipeline.steps.ingest.card import Card, Scheme
-from agm.pipeline.steps.ingest.clip import Adapter, Clip, refuse
+from agm.pipeline.steps.ingest.clip import Adapter, Clip, located, refuse
 from agm.pipeline.steps.ingest.table import FIX, cells, rows
 
+# Column → path, in which the clip's name replaces {}.
 FILES = {"video": "VideoFlash/{}.flv", "audio": "AudioWAV/{}.wav", "audio_mp3": "AudioMP3/{}.mp3"}
 EMOTIONS = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
+# The parts of a clip's name in their order, and the values of each.
 PARTS = {
     "actor": [str(number) for number in range(1001, 1092)],
     "sentence": ["DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI"],
@@ -56,39 +59,46 @@ def clips(dataset: Dataset) -> list[Clip]:
     """Read the list of all clips, or the lists of OGM-GE.
 
     Raises:
-        AgmError: with the row numbers of everything that is wrong with them.
+        AgmError: with the row numbers of all errors in them.
     """
     if CARD.scheme(dataset) == "actors":
         path = CARD.annotation(dataset, "sentences")
-        named = [(row.number, [row["Filename"]]) for row in rows(path, ["Filename"])]
-        return _clips(named, None, path, {}, dataset)
+        names = ((row.number, [row["Filename"]]) for row in rows(path, ["Filename"]))
+        return _clips(names, None, path, {}, dataset)
     seen: dict[str, str] = {}
-    found = []
+    clips = []
     for split in ("train", "test"):
         path = CARD.annotation(dataset, f"ogm_{split}")
-        found += _clips(cells(path), split, path, seen, dataset)
-    return found
+        clips += _clips(cells(path), split, path, seen, dataset)
+    return clips
 
 
 def _clips(
-    named: Iterable[tuple[int, list[str]]], split: str | None, path: str, seen: dict[str, str], dataset: Dataset
+    table: Iterable[tuple[int, list[str]]], split: str | None, path: str, seen: dict[str, str], dataset: Dataset
 ) -> list[Clip]:
-    """The clips of one list: line number, and the clip's name, with its emotion behind it in the lists of OGM-GE."""
-    found, problems = [], []
-    for number, row in named:
+    """The clips of one list.
+
+    Args:
+        table: line number and cells of every row: the clip's name, and in the lists of OGM-GE its emotion.
+        seen: name of each clip of earlier lists → where it is, for messages.
+    """
+    clips, problems = [], []
+    for number, row in table:
+        # The lists of OGM-GE repeat the emotion behind the name.
         name, *label = map(str.strip, row)
-        wrong = list(_wrong(name, label, expected=0 if split is None else 1))
+        errors = list(_errors(name, label, expected=0 if split is None else 1))
         if name in seen:
-            wrong.append(f"{name!r} is in {seen[name]} already")
-        problems += [f"row {number}: {each}" for each in wrong]
-        if not wrong:
-            seen[name] = f"row {number} of {path}"
-            found.append(_clip(name, split, number, dataset))
+            errors.append(f"{name!r} is in {seen[name]} already")
+        if errors:
+            problems += located(f"row {number}", errors)
+            continue
+        seen[name] = f"row {number} of {path}"
+        clips.append(_clip(name, split, number, dataset))
     refuse(problems, path, FIX)
-    return found
+    return clips
 
 
-def _wrong(name: str, label: list[str], expected: int) -> Iterator[str]:
+def _errors(name: str, label: list[str], expected: int) -> Iterator[str]:
     if len(label) != expected:
         yield f"it has {1 + len(label)} cells, not {1 + expected}"
     parts = name.split("_")
@@ -104,15 +114,11 @@ def _wrong(name: str, label: list[str], expected: int) -> Iterator[str]:
 
 def _clip(name: str, split: str | None, number: int, dataset: Dataset) -> Clip:
     actor, _, emotion, _ = name.split("_")
-    files = {modality: FILES[each.column] for modality, each in dataset.modalities.items()}
-    return Clip(
-        clip_id=name,
-        split=split,
-        label=emotion,
-        group=actor,
-        sources={modality: Source(file.format(name)) for modality, file in files.items()},
-        row=number,
-    )
+    sources = {}
+    for key, modality in dataset.modalities.items():
+        path = FILES[modality.column].format(name)
+        sources[key] = Source(path)
+    return Clip(clip_id=name, split=split, label=emotion, group=actor, sources=sources, row=number)
 
 
 ADAPTER = Adapter(clips, CARD)

@@ -1,13 +1,13 @@
 """IEMOCAP: utterances of acted dialogues between two people, with sound, picture and transcript.
 
-An utterance `Ses01F_impro01_M003` is spoken by the man of session 1; in the dialogue `Ses01F_impro01` the woman wears
-the markers of the motion capture. The picture shows both: the one with the markers on the left.
+The man of session 1 speaks the utterance `Ses01F_impro01_M003`; in the dialogue `Ses01F_impro01` the woman wears the
+markers of the motion capture. The picture shows both people, the one with the markers on the left.
 """
 
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from agm.pipeline.config.schema import Dataset
@@ -31,6 +31,7 @@ MLA = re.compile(r"(?P<name>Ses\w+)\.\w+ \[split\|sign\] .*")
 
 
 def _leave_out(session: int) -> Scheme:
+    """The scheme that tests on one session."""
     counts = {1: 1085, 2: 1023, 3: 1151, 4: 1031, 5: 1241}
     test, val = counts.pop(session), counts.pop(_before(session))
     return Scheme(
@@ -40,6 +41,7 @@ def _leave_out(session: int) -> Scheme:
 
 
 def _before(session: int) -> int:
+    """The session before, or the last one for the first."""
     return session - 1 or len(SESSIONS)
 
 
@@ -62,8 +64,8 @@ CARD = Card(
     annotations={f"session{n}_labels": f"the folder Session{n}/dialog/EmoEvaluation" for n in SESSIONS}
     | {f"session{n}_words": f"the folder Session{n}/dialog/transcriptions" for n in SESSIONS}
     | {
-        f"mla_{half}": f"data/my_{half}_iemo.txt of MLA's repository; for the scheme `mla` only"
-        for half in ("train", "test")
+        "mla_train": "data/my_train_iemo.txt of MLA's repository; for the scheme `mla` only",
+        "mla_test": "data/my_test_iemo.txt of MLA's repository; for the scheme `mla` only",
     },
     schemes={f"session{n}": _leave_out(n) for n in (5, 1, 2, 3, 4)}
     | {
@@ -98,7 +100,7 @@ class Utterance:
 
     @property
     def half(self) -> str:
-        """Where the picture shows its speaker."""
+        """The half of the picture that shows its speaker."""
         match = NAME.fullmatch(self.name)
         return "left" if match["speaker"] == match["markers"] else "right"
 
@@ -107,61 +109,72 @@ def clips(dataset: Dataset) -> list[Clip]:
     """Read the evaluations and the transcripts of the five sessions.
 
     Raises:
-        AgmError: with the row numbers of everything that is wrong with them.
+        AgmError: with the row numbers of all errors in them.
     """
-    found = [each for session in SESSIONS for each in _evaluated(dataset, session)]
-    split_of = _splits(dataset, found)
+    utterances: list[Utterance] = []
+    words: dict[str, str] = {}
+    for session in SESSIONS:
+        utterances += _evaluated(dataset, session)
+    split_of = _splits(dataset, utterances)
     label_of = FOUR if CARD.label(dataset) == "four" else TEN
-    words = {name: text for session in SESSIONS for name, text in _spoken(dataset, session)}
-    columns = {name: modality.column for name, modality in dataset.modalities.items()}
-    return [
-        Clip(
-            each.name,
-            split_of[each.name],
-            label_of[each.emotion],
-            f"Session{each.session}",
-            {name: source for name, column in columns.items() if (source := _source(each, column, words))},
-            each.row,
+    for session in SESSIONS:
+        words.update(_spoken(dataset, session))
+    clips = []
+    for utterance in utterances:
+        if utterance.emotion not in label_of:
+            continue
+        sources = {}
+        for name, modality in dataset.modalities.items():
+            source = _source(utterance, modality.column, words)
+            if source is not None:
+                sources[name] = source
+        clip = Clip(
+            clip_id=utterance.name,
+            split=split_of[utterance.name],
+            label=label_of[utterance.emotion],
+            group=f"Session{utterance.session}",
+            sources=sources,
+            row=utterance.row,
         )
-        for each in found
-        if each.emotion in label_of
-    ]
+        clips.append(clip)
+    return clips
 
 
 def _source(utterance: Utterance, column: str, words: dict[str, str]) -> Source | None:
+    """Where one modality of an utterance lies; None where it has no transcript."""
     folder = f"Session{utterance.session}"
     if column == "audio":
         return Source(posixpath.join(folder, "sentences/wav", utterance.dialogue, f"{utterance.name}.wav"))
     if column == "text":
         return Source(text=words[utterance.name]) if utterance.name in words else None
-    picture = Source(
-        posixpath.join(folder, "dialog/avi/DivX", f"{utterance.dialogue}.avi"), start=utterance.start, end=utterance.end
-    )
-    return replace(picture, half=utterance.half) if column == "video" else picture
+    path = posixpath.join(folder, "dialog/avi/DivX", f"{utterance.dialogue}.avi")
+    half = utterance.half if column == "video" else None
+    return Source(path, start=utterance.start, end=utterance.end, half=half)
 
 
 def _evaluated(dataset: Dataset, session: int) -> Iterator[Utterance]:
-    """The utterances of one session, in the order of the dialogues."""
+    """Yield the utterances of one session, in the order of the dialogues."""
     folder = CARD.annotation(dataset, f"session{session}_labels")
     names: set[str] = set()
     for path in _texts(folder):
         problems = []
         for row, line in _lines(path):
+            # Other lines are the header, and the votes of each annotator.
             if not line.startswith("["):
-                continue  # the header, and what each annotator said
-            found = _utterance(line, row, session, path.stem)
-            if isinstance(found, str):
-                problems.append(f"row {row}: {found}")
-            elif found.name in names:
-                problems.append(f"row {row}: the utterance {found.name} is there already")
+                continue
+            utterance = _utterance(line, row, session, path.stem)
+            if isinstance(utterance, str):
+                problems.append(f"row {row}: {utterance}")
+            elif utterance.name in names:
+                problems.append(f"row {row}: the utterance {utterance.name} is there already")
             else:
-                names.add(found.name)
-                yield found
+                names.add(utterance.name)
+                yield utterance
         refuse(problems, path, FIX)
 
 
 def _utterance(line: str, row: int, session: int, dialogue: str) -> Utterance | str:
-    """The utterance of one line, or what is wrong with the line."""
+    """The utterance of one line, or the error in the line."""
     match = EVALUATED.fullmatch(line)
     if match is None:
         return f"not `[start - end] utterance emotion [valence, activation, dominance]`: {line[:60]!r}"
@@ -177,35 +190,37 @@ def _utterance(line: str, row: int, session: int, dialogue: str) -> Utterance | 
 
 
 def _spoken(dataset: Dataset, session: int) -> Iterator[tuple[str, str]]:
-    """Name and words of every utterance of one session; lines of people who talk across each other have no name."""
+    """Yield name and words of every utterance of one session."""
     for path in _texts(CARD.annotation(dataset, f"session{session}_words")):
         for _, line in _lines(path):
-            if match := SPOKEN.fullmatch(line):
+            match = SPOKEN.fullmatch(line)
+            # Where both people talk at once, lines have no name.
+            if match:
                 yield match["name"], match["text"].strip()
 
 
 def _splits(dataset: Dataset, utterances: list[Utterance]) -> dict[str, str]:
     """The split of each utterance, by the chosen scheme."""
     scheme = CARD.scheme(dataset)
-    if scheme == "mla":
-        if CARD.label(dataset) != "four":
-            fix = "choose another dataset.split.scheme"
-            raise AgmError("MLA's lists have the four emotions only", where="dataset.label", fix=fix)
-        names = {each.name for each in utterances}
-        listed = {half: _listed(dataset, half, names) for half in ("train", "test")}
-        return {
-            each.name: next((half for half, chosen in listed.items() if each.name in chosen), "val")
-            for each in utterances
-        }
-    test = int(scheme.removeprefix("session"))
-    held_out = {test: "test", _before(test): "val"}
-    return {each.name: held_out.get(each.session, "train") for each in utterances}
+    if scheme != "mla":
+        test = int(scheme.removeprefix("session"))
+        held_out = {test: "test", _before(test): "val"}
+        return {utterance.name: held_out.get(utterance.session, "train") for utterance in utterances}
+    if CARD.label(dataset) != "four":
+        fix = "choose another dataset.split.scheme"
+        raise AgmError("MLA's lists have the four emotions only", where="dataset.label", fix=fix)
+    split_of = dict.fromkeys((utterance.name for utterance in utterances), "val")
+    train = _listed(dataset, "train", set(split_of))
+    test = _listed(dataset, "test", set(split_of))
+    split_of |= dict.fromkeys(test, "test")
+    split_of |= dict.fromkeys(train, "train")  # last: an utterance in both lists is for training
+    return split_of
 
 
 def _listed(dataset: Dataset, half: str, names: set[str]) -> set[str]:
     """The utterances of one of MLA's lists."""
     path = Path(CARD.annotation(dataset, f"mla_{half}"))
-    found, problems = set(), []
+    listed, problems = set(), []
     for row, line in _lines(path):
         match = MLA.fullmatch(line)
         if match is None:
@@ -215,20 +230,21 @@ def _listed(dataset: Dataset, half: str, names: set[str]) -> set[str]:
         elif match["name"] not in names:
             problems.append(f"row {row}: no EmoEvaluation file has the utterance {match['name']}")
         else:
-            found.add(match["name"])
+            listed.add(match["name"])
     refuse(problems, path, FIX)
-    return found
+    return listed
 
 
 def _texts(folder: str) -> list[Path]:
-    """The dialogues' files; not what lies in folders beside them, nor the `._…` files that some archives leave."""
-    return [Path(folder, name) for name in files_in(folder, "") if name.endswith(".txt") and not name.startswith(".")]
+    """The files of the dialogues, without folders beside them, and without the `._…` files of some archives."""
+    names = [name for name in files_in(folder, "") if name.endswith(".txt") and not name.startswith(".")]
+    return [Path(folder, name) for name in names]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of every line that is not blank.
+    """Yield number and text of every line that is not blank.
 
-    Annotators' remarks are not all UTF-8, and nothing that is read of these lines but the words is beyond ASCII.
+    Some remarks of annotators are not UTF-8. Of all that is read of the lines, only the words are beyond ASCII.
     """
     content = path.read_bytes()
     try:

@@ -1,7 +1,7 @@
 """Kinetics-Sounds: the classes of Kinetics-400 that can be both seen and heard.
 
-Which classes these are is no fact of the data set but a choice, `dataset.classes`: 31, 32, 33 and 34 are in use. Names
-are written with underscores; Kinetics writes spaces.
+The choice of classes is not part of the data set: `dataset.classes` makes it, and 31, 32, 33 and 34 are in use. Names
+are written with underscores, where Kinetics writes spaces.
 
 A clip is a cut of a YouTube video, named <YouTube id>_<start>_<end>, in seconds. Ids may hold _ and -.
 """
@@ -21,7 +21,7 @@ from agm.pipeline.steps.ingest.table import FIX, cells, rows
 NAME = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{1,6})(?:_([0-9]{1,6}))?")
 SECONDS = 10  # of every clip; names in OGM-GE's test list lack the end
 REPLACEMENTS = "replacement/replacement_for_corrupted_k400"
-SPLIT_NAMES = {"train": ("train",), "val": ("val", "validate")}  # what the column `split` of each file says
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "validate")}  # the values of the column `split` of each file
 
 CARD = Card(
     title="Kinetics-Sounds: the classes of Kinetics-400 that can be seen and heard (human actions)",
@@ -75,7 +75,7 @@ class Cut(NamedTuple):
 
 
 class Named(NamedTuple):
-    """One row of a list: the clip's name and its class, or what is wrong with the row."""
+    """One row of a list: the clip's name and its class, or the error in the row."""
 
     row: int
     name: str
@@ -87,7 +87,7 @@ def clips(dataset: Dataset) -> list[Clip]:
     """Read the lists of the chosen scheme.
 
     Raises:
-        AgmError: with the row numbers of everything that is wrong with them, or for classes that they lack.
+        AgmError: with the row numbers of all errors in them, or for classes that they lack.
     """
     if not dataset.classes:
         raise AgmError(
@@ -96,15 +96,17 @@ def clips(dataset: Dataset) -> list[Clip]:
             fix="name them; params/dataset/kinetics_sounds.yaml has the usual 31",
         )
     scheme = CARD.scheme(dataset)
-    files, seen = _files(dataset.root), {}
-    found = []
+    files = _files(dataset.root)
+    seen: dict[Cut, str] = {}
+    clips = []
     for (key, folder), split in zip(FOLDERS[scheme].items(), ("train", "test"), strict=True):
         for row, cut, label in _cuts(CARD.annotation(dataset, key), key, dataset, seen):
-            source = Source(files.get((cut.video, cut.start), f"{folder}/{cut}.mp4"))
-            found.append(Clip(str(cut), split, label, cut.video, dict.fromkeys(dataset.modalities, source), row))
+            path = files.get((cut.video, cut.start), f"{folder}/{cut}.mp4")
+            sources = dict.fromkeys(dataset.modalities, Source(path))
+            clips.append(Clip(str(cut), split, label, cut.video, sources, row))
     if scheme == "ogm":
-        _check_numbers(found, dataset)
-    return found
+        _check_numbers(clips, dataset)
+    return clips
 
 
 def _underscored(name: str) -> str:
@@ -115,24 +117,29 @@ def _kinetics(path: str, key: str, dataset: Dataset) -> Iterator[Named]:
     """A CSV of Kinetics."""
     for row in rows(path, ["label", "youtube_id", "time_start", "time_end", "split"]):
         name = f"{row['youtube_id']}_{row['time_start']}_{row['time_end']}"
-        right = row["split"] in SPLIT_NAMES[key]
-        problem = None if right else f"split {row['split']!r} in the list of {SPLIT_NAMES[key][0]!r}"
+        problem = None
+        if row["split"] not in SPLIT_NAMES[key]:
+            problem = f"split {row['split']!r} in the list of {SPLIT_NAMES[key][0]!r}"
         yield Named(row.number, name, _underscored(row["label"]), problem)
 
 
 def _ogm(path: str, key: str, dataset: Dataset) -> Iterator[Named]:
-    """A list of OGM-GE: name, 10, number of the class by alphabet."""
+    """A list of OGM-GE: name, 10, number of the class in alphabetical order."""
     classes = sorted(set(dataset.classes))
-    for number, found in cells(path):
-        if len(found) != 3:
-            yield Named(number, "", "", f"it has {len(found)} cells, not 3")
+    for number, row in cells(path):
+        if len(row) != 3:
+            yield Named(number, "", "", f"it has {len(row)} cells, not 3")
             continue
-        name, seconds, index = map(str.strip, found)
-        known = re.fullmatch("[0-9]{1,3}", index) and int(index) < len(classes)
-        problem = None if known else f"class {index!r} is not a number below {len(classes)}"
+        name, seconds, index = map(str.strip, row)
+        label = ""
+        problem = None
+        if re.fullmatch("[0-9]{1,3}", index) and int(index) < len(classes):
+            label = classes[int(index)]
+        else:
+            problem = f"class {index!r} is not a number below {len(classes)}"
         if seconds != str(SECONDS):
             problem = f"the second cell is {seconds!r}, not {SECONDS}"
-        yield Named(number, name, classes[int(index)] if known else "", problem)
+        yield Named(number, name, label, problem)
 
 
 def _tcmax(path: str, key: str, dataset: Dataset) -> Iterator[Named]:
@@ -142,32 +149,34 @@ def _tcmax(path: str, key: str, dataset: Dataset) -> Iterator[Named]:
 
 
 def _cuts(path: str, key: str, dataset: Dataset, seen: dict[Cut, str]) -> Iterator[tuple[int, Cut, str]]:
-    """Row, cut and class of every clip of one list; the row of each is added to `seen`."""
+    """Yield row, cut and class of every clip of one list, and add the row of each cut to `seen`."""
     read = READERS[CARD.scheme(dataset)]
     problems = []
     for row, name, label, problem in read(path, key, dataset):
         cut = _cut(name)
-        if problem is None and cut is None:
-            problem = f"{name[:80]!r} is not <YouTube id>_<start>_<end>"
-        elif problem is None and not label:
-            problem = "the label is empty"
-        elif problem is None and cut in seen:
-            problem = f"{cut} is in {seen[cut]} already"
-        if problem is None:
+        # One problem for each row: that of the reader comes first.
+        if problem is not None:
+            problems.append(f"row {row}: {problem}")
+        elif cut is None:
+            problems.append(f"row {row}: {name[:80]!r} is not <YouTube id>_<start>_<end>")
+        elif not label:
+            problems.append(f"row {row}: the label is empty")
+        elif cut in seen:
+            problems.append(f"row {row}: {cut} is in {seen[cut]} already")
+        else:
             seen[cut] = f"row {row} of {path}"
             yield row, cut, label
-        else:
-            problems.append(f"row {row}: {problem}")
     refuse(problems, path, FIX)
 
 
 def _cut(name: str) -> Cut | None:
-    found = NAME.fullmatch(name)
-    if found is None:
+    """The cut that a name spells; None for another name."""
+    match = NAME.fullmatch(name)
+    if match is None:
         return None
-    start = int(found[2])
-    cut = Cut(found[1], start, int(found[3]) if found[3] else start + SECONDS)
-    return cut if cut.end > start else None
+    start = int(match[2])
+    end = int(match[3]) if match[3] else start + SECONDS
+    return Cut(match[1], start, end) if end > start else None
 
 
 def _official(stem: str) -> str:
@@ -176,22 +185,24 @@ def _official(stem: str) -> str:
 
 
 def _files(root: str) -> dict[tuple[str, int], str]:
-    """YouTube id and start → path of every clip that is there; of a corrupted one, its replacement.
+    """YouTube id and start → path of every clip in the root; for a corrupted clip, its replacement.
 
-    Downloads differ in which folder a clip of the lists is in, so all are looked through. What is in none of them, as
-    where there is a folder for each class, `agm.pipeline.steps.ingest.locate` finds.
+    Downloads differ in the folder of a clip, so all folders are searched. `agm.pipeline.steps.ingest.locate` finds
+    clips elsewhere, for example in a folder for each class.
     """
-    found = {}
-    for folder in ("test", "val", "train", REPLACEMENTS):  # the last one that has it counts
+    paths = {}
+    for folder in ("test", "val", "train", REPLACEMENTS):  # of several folders with a clip, the last one counts
         for name in files_in(root, folder):
-            if name.endswith(".mp4") and (cut := _cut(name.removesuffix(".mp4"))):
-                found[cut.video, cut.start] = f"{folder}/{name}"
-    return found
+            cut = _cut(name.removesuffix(".mp4"))
+            if name.endswith(".mp4") and cut:
+                paths[cut.video, cut.start] = f"{folder}/{name}"
+    return paths
 
 
 def _check_numbers(clips: list[Clip], dataset: Dataset) -> None:
-    """Refuse numbers that are of another list of classes: every label would be wrong, and none would look it."""
-    if missing := sorted(set(dataset.classes) - {clip.label for clip in clips}):
+    """Refuse numbers of another list of classes: every label would be wrong, and nobody would notice."""
+    missing = sorted(set(dataset.classes) - {clip.label for clip in clips})
+    if missing:
         raise AgmError(
             f"The lists number their classes, and dataset.classes has {len(dataset.classes)}, which are not these: no "
             f"clip has the number of {', '.join(missing)}",

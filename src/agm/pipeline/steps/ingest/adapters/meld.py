@@ -1,6 +1,7 @@
 """MELD: utterances of dialogues from the series Friends, seven emotions.
 
-Dialogues are numbered anew in each official split, and so are the files: `dia0_utt0.mp4` is in all three folders.
+Each official split numbers its dialogues anew, and names its files by these numbers: `dia0_utt0.mp4` is in all three
+folders.
 """
 
 from collections.abc import Iterator
@@ -8,9 +9,10 @@ from collections.abc import Iterator
 from agm.pipeline.config.schema import Dataset
 from agm.pipeline.io.source import Source
 from agm.pipeline.steps.ingest.card import Card, Scheme
-from agm.pipeline.steps.ingest.clip import Adapter, Clip, refuse
+from agm.pipeline.steps.ingest.clip import Adapter, Clip, located, refuse
 from agm.pipeline.steps.ingest.table import FIX, Row, rows
 
+# Name in the data set → split.
 SPLITS = {"train": "train", "dev": "val", "test": "test"}
 FOLDERS = {
     "train": "train/train_splits",
@@ -55,29 +57,36 @@ def clips(dataset: Dataset) -> list[Clip]:
     """Read the three lists.
 
     Raises:
-        AgmError: with the row numbers of everything that is wrong with them.
+        AgmError: with the row numbers of all errors in them.
     """
-    return [clip for split in SPLITS for clip in _listed(dataset, split)]
+    clips = []
+    for split in SPLITS:
+        clips += _listed(dataset, split)
+    return clips
 
 
 def _listed(dataset: Dataset, split: str) -> list[Clip]:
+    """The clips of one list."""
     path = CARD.annotation(dataset, split)
     label = CARD.label(dataset).capitalize()
-    seen: dict[tuple[str, str], int] = {}
-    found, problems = [], []
+    first_row: dict[tuple[int, int], int] = {}
+    clips, problems = [], []
     for row in rows(path, ["Utterance", label, *NUMBERS]):
-        wrong = list(_wrong(row, label))
-        if not wrong:
-            first = seen.setdefault((str(int(row["Dialogue_ID"])), str(int(row["Utterance_ID"]))), row.number)
-            wrong = [f"its utterance is in row {first} already"] if first != row.number else []
-        problems += [f"row {row.number}: {each}" for each in wrong]
-        if not wrong:
-            found.append(_clip(row, split, label, dataset))
+        errors = list(_errors(row, label))
+        if errors:
+            problems += located(f"row {row.number}", errors)
+            continue
+        # Compared as numbers: 1 and 01 name one file.
+        first = first_row.setdefault((int(row["Dialogue_ID"]), int(row["Utterance_ID"])), row.number)
+        if first != row.number:
+            problems.append(f"row {row.number}: its utterance is in row {first} already")
+            continue
+        clips.append(_clip(row, split, label, dataset))
     refuse(problems, path, FIX)
-    return found
+    return clips
 
 
-def _wrong(row: Row, label: str) -> Iterator[str]:
+def _errors(row: Row, label: str) -> Iterator[str]:
     for column in NUMBERS:
         if not (row[column].isascii() and row[column].isdecimal() and len(row[column]) < 10):
             yield f"{column} is {row[column][:60]!r}, no number"
@@ -88,16 +97,18 @@ def _wrong(row: Row, label: str) -> Iterator[str]:
 def _clip(row: Row, split: str, label: str, dataset: Dataset) -> Clip:
     dialogue, utterance, season, episode = (int(row[column]) for column in NUMBERS)
     name = f"dia{dialogue}_utt{utterance}"
-    sources = {
-        "video": Source(f"{FOLDERS[split]}/{name}.mp4"),
-        "text": Source(text=row["Utterance"]) if row["Utterance"] else None,
-    }
+    sources = {}
+    for key, modality in dataset.modalities.items():
+        if modality.column == "video":
+            sources[key] = Source(f"{FOLDERS[split]}/{name}.mp4")
+        elif row["Utterance"]:  # an empty cell is a missing text
+            sources[key] = Source(text=row["Utterance"])
     return Clip(
         clip_id=f"{split}_{name}",
         split=SPLITS[split] if CARD.scheme(dataset) == "official" else None,
         label=row[label],
         group=f"S{season:02}E{episode:02}",
-        sources={key: source for key, each in dataset.modalities.items() if (source := sources[each.column])},
+        sources=sources,
         row=row.number,
     )
 

@@ -1,4 +1,4 @@
-"""The pickles of MultiBench and others: arrays of all clips, and their labels, in one file.
+"""The pickles of MultiBench and others: one file holds the arrays of all clips, and their labels.
 
 `{train, valid, test: {vision, audio, text, labels, id}}`: UR-FUNNY (humor.pkl), CMU-MOSEI (mosei_senti_data.pkl and
 …_noalign.pkl), CMU-MOSI, MUStARD (sarcasm.pkl). Clips are padded with zeros before their first step: set
@@ -21,8 +21,11 @@ from agm.pipeline.io.source import Source
 from agm.pipeline.steps.ingest.card import Card, Scheme
 from agm.pipeline.steps.ingest.clip import Adapter, Clip
 
+# Name in the pickle → split.
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
+# The number of a segment, behind the name of its video.
 SEGMENT = re.compile(r"\[\d+\]$")
+# Sentiment is a number from -3 to 3.
 STRONGEST = 3
 
 CARD = Card(
@@ -62,11 +65,13 @@ def nonneg(value: float) -> str:
 
 def posneg(value: float) -> str | None:
     """Negative or positive; None for neutral."""
-    return None if value == 0 else "negative" if value < 0 else "positive"
+    if value == 0:
+        return None
+    return "negative" if value < 0 else "positive"
 
 
 def seven(value: float) -> str:
-    """The nearest whole number from -3 to 3; of two equally near ones the even one, as published code does."""
+    """The nearest whole number from -3 to 3; between two equally near ones the even one, as in published code."""
     return str(max(-STRONGEST, min(STRONGEST, round(value))))
 
 
@@ -82,7 +87,7 @@ def clips(dataset: Dataset) -> list[Clip]:
     """Read the pickle.
 
     Raises:
-        AgmError: when it is not of this form, or its labels are not those that `dataset.label` speaks of.
+        AgmError: when it has another form, or its labels are not of the kind that `dataset.label` names.
     """
     path = CARD.annotation(dataset, "clips")
     try:
@@ -94,7 +99,7 @@ def clips(dataset: Dataset) -> list[Clip]:
 def _read(dataset: Dataset, path: str, inside: str) -> list[Clip]:
     splits = _splits(path)
     values = {split: _values(content, path) for split, content in splits.items()}
-    _check(CARD.label(dataset), {value for each in values.values() for value in each}, path)
+    _check(CARD.label(dataset), set().union(*values.values()), path)
     columns = {name: modality.column for name, modality in dataset.modalities.items()}
     for column in columns.values():
         for split, content in splits.items():
@@ -116,9 +121,10 @@ def _clips(
             if label is None:
                 continue
             sources = {name: Source(path, member=f"{split}/{column}/{row}") for name, column in columns.items()}
-            # Published loaders drop these clips too.
-            silent = "text" in columns.values() and not np.any(unpickle.asarray(content["text"][row]))
-            reason = "it has no word" if silent else None
+            reason = None
+            # Published loaders drop clips without a word too.
+            if "text" in columns.values() and not np.any(unpickle.asarray(content["text"][row])):
+                reason = "it has no word"
             yield Clip(f"{split}-{row}", SPLITS[split], label, _video(content, row), sources, row, left_out=reason)
 
 
@@ -131,10 +137,10 @@ def _below(root: str, path: str) -> str:
 
 
 def _splits(path: str) -> dict[str, dict[str, Any]]:
-    found = unpickle.load(path)
-    if not isinstance(found, dict) or not all(isinstance(found.get(split), dict) for split in SPLITS):
+    content = unpickle.load(path)
+    if not isinstance(content, dict) or not all(isinstance(content.get(split), dict) for split in SPLITS):
         raise AgmError(f"The pickle does not hold a dict of {', '.join(SPLITS)}", where=path, fix=CARD.layout)
-    return {split: found[split] for split in SPLITS}
+    return {split: content[split] for split in SPLITS}
 
 
 def _values(content: dict[str, Any], path: str) -> list[float]:
@@ -149,17 +155,20 @@ def _values(content: dict[str, Any], path: str) -> list[float]:
 
 
 def _check(label: str, values: set[float], path: str) -> None:
-    """Refuse labels of another kind: sentiment read as humor, say, would be numbers without a meaning."""
+    """Refuse labels of another kind: sentiment that is read as humor, for example, would have no meaning."""
     two = values <= {0.0, 1.0} or values <= {-1.0, 1.0}
-    if (label == "binary") != two:
+    if two == (label == "binary"):
+        return
+    if two:
+        actual, fitting = "0 and 1, or -1 and 1", "binary"
+    else:
         strongest = math.ceil(max(map(abs, values)))
-        found = "0 and 1, or -1 and 1" if two else f"{len(values)} numbers of up to {strongest}"
-        fitting = "binary" if two else "nonneg, posneg or seven"
-        raise AgmError(
-            f"dataset.label is {label!r}, and the labels in the pickle are {found}",
-            where=path,
-            fix=f"agm compose … dataset.label={fitting}",
-        )
+        actual, fitting = f"{len(values)} numbers of up to {strongest}", "nonneg, posneg or seven"
+    raise AgmError(
+        f"dataset.label is {label!r}, and the labels in the pickle are {actual}",
+        where=path,
+        fix=f"agm compose … dataset.label={fitting}",
+    )
 
 
 def _check_column(column: Any, count: int, name: str, path: str) -> None:
@@ -168,16 +177,20 @@ def _check_column(column: Any, count: int, name: str, path: str) -> None:
 
 
 def _video(content: dict[str, Any], row: int) -> str | None:
-    """The video of a clip, where `id` says it: `<video>[<segment>]`, or the video, its start and end."""
+    """The video of a clip, where `id` holds it: `<video>[<segment>]`, or the video, its start and end."""
     ids = content.get("id")
     if not isinstance(ids, list | np.ndarray) or row >= len(ids):
         return None
     parts = np.ravel(unpickle.asarray(ids[row])).tolist()
-    first = parts[0] if parts else None
-    first = first.decode("latin-1") if isinstance(first, bytes) else first
-    if not isinstance(first, str) or (len(parts) == 1 and not SEGMENT.search(first)):
-        return None  # the number of the clip
-    return SEGMENT.sub("", first).encode(errors="replace").decode()
+    name = parts[0] if parts else None
+    if isinstance(name, bytes):
+        name = name.decode("latin-1")
+    if not isinstance(name, str):
+        return None
+    if len(parts) == 1 and not SEGMENT.search(name):
+        return None  # it is the number of the clip
+    # Tables hold UTF-8 only, and a pickle may hold halves of characters.
+    return SEGMENT.sub("", name).encode(errors="replace").decode()
 
 
 ADAPTER = Adapter(clips, CARD)

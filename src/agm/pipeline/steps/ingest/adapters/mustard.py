@@ -1,7 +1,8 @@
-"""MUStARD: is an utterance from a television series sarcastic? With the utterances before it."""
+"""MUStARD: is an utterance from a television series sarcastic? The data holds the utterances before it too."""
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,13 +12,16 @@ from agm.pipeline.io import unpickle
 from agm.pipeline.io.source import Source
 from agm.pipeline.steps.ingest.adapters.manifest import UNFIT
 from agm.pipeline.steps.ingest.card import Card, Scheme
-from agm.pipeline.steps.ingest.clip import Adapter, Clip, refuse
+from agm.pipeline.steps.ingest.clip import Adapter, Clip, located, refuse
 from agm.pipeline.steps.ingest.table import text_of
 
 FOLDS = 5
+# The series that is the test split of the scheme `speakers`.
 HELD_OUT = "FRIENDS"
+# The keys of an entry whose values must be texts.
 TEXTS = ("utterance", "speaker", "show")
 LABELS = {True: "sarcastic", False: "not sarcastic"}
+# Halves of characters, which JSON can spell.
 SURROGATE = re.compile("[\ud800-\udfff]")
 FIX = "correct these entries (they are counted from 1)"
 
@@ -62,44 +66,42 @@ def clips(dataset: Dataset) -> list[Clip]:
     """Read the annotations, and the fold where the scheme is one.
 
     Raises:
-        AgmError: with everything that is wrong with them.
+        AgmError: with all errors in them.
     """
     path = CARD.annotation(dataset, "clips")
     entries = _entries(path)
-    problems = [
-        f"entry {row} ({name[:60]!r}): {each}"
-        for row, (name, entry) in enumerate(entries, start=1)
-        for each in _wrong(name, entry)
-    ]
+    problems = []
+    for row, (name, entry) in enumerate(entries, start=1):
+        problems += located(f"entry {row} ({name[:60]!r})", _errors(name, entry))
     refuse(problems, path, FIX)
-    splits = _splits(dataset, entries)
-    return [
-        _clip(name, entry, split, row, dataset)
-        for row, ((name, entry), split) in enumerate(zip(entries, splits, strict=True), start=1)
-    ]
+    clips = []
+    for row, ((name, entry), split) in enumerate(zip(entries, _splits(dataset, entries), strict=True), start=1):
+        clips.append(_clip(name, entry, split, row, dataset))
+    return clips
 
 
 def _entries(path: str) -> list[tuple[str, Any]]:
-    """Id and content of every clip, in the order of the file, which the folds count by."""
+    """Id and content of every clip, in the order of the file: the folds count clips in this order."""
     try:
-        found = json.loads(text_of(path), object_pairs_hook=_object)
+        content = json.loads(text_of(path), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise AgmError(f"The annotations are not JSON: {error}", where=path, fix="download the file again") from None
-    if not isinstance(found, dict) or not found:
+    if not isinstance(content, dict) or not content:
         raise AgmError("The annotations are no JSON object of clips", where=path, fix="download the file again")
-    return list(found.items())
+    return list(content.items())
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; Python would keep the last of several values of one key."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in found if names.count(name) > 1)!r} is there twice")
-    return found
+    """A JSON object with each key once; Python alone would keep the last of several values."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = [name for name in content if counts[name] > 1]
+        raise ValueError(f"the key {twice[0]!r} is there twice")
+    return content
 
 
-def _wrong(name: str, entry: Any) -> Iterator[str]:
+def _errors(name: str, entry: Any) -> Iterator[str]:
     if not name or UNFIT.search(name) or SURROGATE.search(name) or name.startswith("."):
         yield "its id is not fit for a file name"
     if not isinstance(entry, dict):
@@ -116,11 +118,12 @@ def _wrong(name: str, entry: Any) -> Iterator[str]:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is text, without the halves of characters that JSON can spell."""
+    """Whether it is text, without the halves of characters that JSON can spell and tables cannot hold."""
     return isinstance(value, str) and not SURROGATE.search(value)
 
 
 def _splits(dataset: Dataset, entries: list[tuple[str, Any]]) -> list[str]:
+    """The split of each entry, by the chosen scheme."""
     scheme = CARD.scheme(dataset)
     if scheme == "speakers":
         return ["test" if entry["show"] == HELD_OUT else "train" for _, entry in entries]
@@ -128,35 +131,45 @@ def _splits(dataset: Dataset, entries: list[tuple[str, Any]]) -> list[str]:
     folds = unpickle.load(path)
     number = int(scheme.removeprefix("fold"))
     try:
-        halves = [[int(index) for index in half] for half in folds[number - 1]]
-        train, test = map(set, halves)
+        train_half, test_half = folds[number - 1]
+        train = [int(index) for index in train_half]
+        test = [int(index) for index in test_half]
     except (IndexError, KeyError, TypeError, ValueError):
         raise AgmError(f"The pickle has no fold {number} of two lists", where=path, fix="download it again") from None
-    if sorted(index for half in halves for index in half) != list(range(len(entries))):
+    # Folds of another version of the annotations would give clips to the wrong split.
+    if sorted(train + test) != list(range(len(entries))):
         raise AgmError(
-            f"Fold {number} does not have each of the {len(entries)} clips once: {len(train)} to train on, "
-            f"{len(test)} to test on",
+            f"Fold {number} does not have each of the {len(entries)} clips once: {len(set(train))} to train on, "
+            f"{len(set(test))} to test on",
             where=path,
             fix="take split_indices.p and sarcasm_data.json from one version of the repository",
         )
-    return ["test" if index in test else "train" for index in range(len(entries))]
+    splits = ["train"] * len(entries)
+    for index in test:
+        splits[index] = "test"
+    return splits
 
 
 def _clip(name: str, entry: dict[str, Any], split: str, row: int, dataset: Dataset) -> Clip:
-    context = " ".join(entry["context"]).strip()
-    sources = {
+    of_columns = {
         "video": Source(f"utterances_final/{name}.mp4"),
         "context_video": Source(f"context_final/{name}_c.mp4"),
         "text": Source(text=entry["utterance"].strip()),
-        "context": Source(text=context) if context else None,
     }
+    context = " ".join(entry["context"]).strip()
+    if context:
+        of_columns["context"] = Source(text=context)
+    sources = {}
+    for key, modality in dataset.modalities.items():
+        if modality.column in of_columns:
+            sources[key] = of_columns[modality.column]
     return Clip(
         clip_id=name,
         split=split,
         label=LABELS[entry["sarcasm"]],
-        # Bystanders have one name ("PERSON") in every series.
+        # With the series: bystanders have one name ("PERSON") in every series.
         group=f"{entry['speaker'].strip()} ({entry['show'].strip()})",
-        sources={key: source for key, each in dataset.modalities.items() if (source := sources[each.column])},
+        sources=sources,
         row=row,
     )
 

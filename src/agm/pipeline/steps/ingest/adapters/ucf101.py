@@ -1,7 +1,7 @@
 """UCF-101: short videos of 101 actions, by the official lists of training and test clips.
 
-The lists say `<Class>/v_<Class>_g<group>_c<clip>.avi`, and those of training clips the number of the class too. Groups
-are counted within a class: group 1 of one class has nothing to do with group 1 of another.
+A line is `<Class>/v_<Class>_g<group>_c<clip>.avi`; in the lists of training clips the number of the class follows.
+Groups are counted within a class: group 1 of one class and group 1 of another are different groups.
 """
 
 import posixpath
@@ -49,13 +49,13 @@ def clips(dataset: Dataset) -> list[Clip]:
     """Read the two lists of the chosen split.
 
     Raises:
-        AgmError: with the row numbers of everything that is wrong with them.
+        AgmError: with the row numbers of all errors in them.
     """
     folder = CARD.annotation(dataset, "lists")
     number = CARD.scheme(dataset).removeprefix("split")
     classes = _classes(_list(folder, "classInd.txt"))
     path_of = _paths(dataset.root)
-    found: dict[str, Clip] = {}
+    clips: dict[str, Clip] = {}
     for split in ("train", "test"):
         path = _list(folder, f"{split}list0{number}.txt")
         problems = []
@@ -63,14 +63,15 @@ def clips(dataset: Dataset) -> list[Clip]:
             clip = _clip(line, row, split, classes)
             if isinstance(clip, str):
                 problems.append(f"row {row}: {clip}")
-            elif clip.clip_id in found:
-                problems.append(f"row {row}: {clip.clip_id} is in the {found[clip.clip_id].split} list already")
+            elif clip.clip_id in clips:
+                problems.append(f"row {row}: {clip.clip_id} is in the {clips[clip.clip_id].split} list already")
             else:
-                found[clip.clip_id] = clip
+                clips[clip.clip_id] = clip
         refuse(problems, path, FIX)
-    for clip in found.values():
+    # The paths come last: they need the folders of the root, and the lists may have errors.
+    for clip in clips.values():
         clip.sources.update(dict.fromkeys(dataset.modalities, Source(path_of(clip))))
-    return list(found.values())
+    return list(clips.values())
 
 
 def _list(folder: str, name: str) -> str:
@@ -83,22 +84,26 @@ def _list(folder: str, name: str) -> str:
 
 def _classes(path: str) -> dict[str, tuple[str, int]]:
     """Name of each class in lower case → its name, its number."""
-    found: dict[str, tuple[str, int]] = {}
+    classes: dict[str, tuple[str, int]] = {}
+    numbers: set[int] = set()
     problems = []
     for row, line in lines(path):
         match = CLASS.fullmatch(line)
         if match is None:
             problems.append(f"row {row}: not `<number> <Class>`: {line[:60]!r}")
-        elif match[2].lower() in found or int(match[1]) in {number for _, number in found.values()}:
+            continue
+        number, name = int(match[1]), match[2]
+        if name.lower() in classes or number in numbers:
             problems.append(f"row {row}: the class or its number is there already: {line!r}")
         else:
-            found[match[2].lower()] = match[2], int(match[1])
+            classes[name.lower()] = name, number
+            numbers.add(number)
     refuse(problems, path, FIX)
-    return found
+    return classes
 
 
 def _clip(line: str, row: int, split: str, classes: dict[str, tuple[str, int]]) -> Clip | str:
-    """The clip of one line, still without its sources; or what is wrong with the line."""
+    """The clip of one line, without its sources yet, or the error in the line."""
     match = CLIP.fullmatch(line)
     if match is None:
         return f"not `<Class>/v_<Class>_g<group>_c<clip>.avi`: {line[:60]!r}"
@@ -116,16 +121,18 @@ def _clip(line: str, row: int, split: str, classes: dict[str, tuple[str, int]]) 
 
 
 def _paths(root: str) -> Callable[[Clip], str]:
-    """Find clips below `root` whatever the case of their names."""
+    """The function that gives the path of a clip below `root`, whatever the case of the names there."""
     folders = {name.lower(): name for name in folders_in(root, MEDIA)}
 
+    # Each folder is listed once, and only if a clip is in it.
     @cache
     def files(folder: str) -> dict[str, str]:
         return {name.lower(): name for name in files_in(root, posixpath.join(MEDIA, folder))}
 
     def path_of(clip: Clip) -> str:
-        folder, name = folders.get(clip.label.lower(), clip.label), f"{clip.clip_id}.avi"
-        return posixpath.join(MEDIA, folder, files(folder).get(name.lower(), name))
+        folder = folders.get(clip.label.lower(), clip.label)
+        official = f"{clip.clip_id}.avi"
+        return posixpath.join(MEDIA, folder, files(folder).get(official.lower(), official))
 
     return path_of
 

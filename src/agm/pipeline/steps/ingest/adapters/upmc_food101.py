@@ -1,7 +1,7 @@
 """UPMC Food-101: photographs of dishes from web pages, with the words of the pages or their titles.
 
 An image and its text have one name, `<class>_<number>`. The names come from the titles (two tables), from the folder of
-texts, or from the lists that MMBT's script writes: whichever of them `dataset.annotations` names.
+texts, or from the lists that MMBT's script writes; `dataset.annotations` names one of these.
 """
 
 import json
@@ -22,7 +22,7 @@ FILE = r"(?P<name>(?P<label>\w+)_\d[\d-]*)\.\w+"
 IMAGE = re.compile(rf"images/(?:train|test)/(?P<folder>\w+)/{FILE}")
 HALVES = ("train", "test")
 Sources = dict[str, Source]  # by column
-Found = tuple[int, str, str, Sources]  # row, name, label, sources
+Entry = tuple[int, str, str, Sources]  # row, name, label, sources
 
 CARD = Card(
     title="UPMC Food-101: 101 dishes",
@@ -54,7 +54,7 @@ def clips(dataset: Dataset) -> list[Clip]:
     """Read the titles, the names of the texts, or MMBT's lists.
 
     Raises:
-        AgmError: with the row numbers of everything that is wrong with them.
+        AgmError: with the row numbers of all errors in them.
     """
     if CARD.scheme(dataset) == "mmbt":
         return _listed(dataset, {"mmbt_train": "train", "mmbt_dev": "val", "mmbt_test": "test"}, _of_mmbt)
@@ -63,46 +63,52 @@ def clips(dataset: Dataset) -> list[Clip]:
     return _listed(dataset, {"train_titles": "train", "test_titles": "test"}, _of_titles)
 
 
-def _listed(dataset: Dataset, splits: dict[str, str], read: Callable[[str, str], Iterator[Found | str]]) -> list[Clip]:
-    """The clips of several lists (key of the annotations → split), no image in two of them."""
-    found: dict[str, Clip] = {}
+def _listed(dataset: Dataset, splits: dict[str, str], read: Callable[[str, str], Iterator[Entry | str]]) -> list[Clip]:
+    """The clips of several lists (key of the annotations → split), no image in two of them.
+
+    Args:
+        read: yields for each line of a list its entry, or the error in it.
+    """
+    clips: dict[str, Clip] = {}
     for key, split in splits.items():
         path = CARD.annotation(dataset, key)
         problems = []
-        for each in read(path, split):
-            if isinstance(each, str):
-                problems.append(each)
+        for entry in read(path, split):
+            if isinstance(entry, str):
+                problems.append(entry)
                 continue
-            row, name, label, sources = each
-            if name in found:
-                problems.append(
-                    f"row {row}: {name} is in row {found[name].row} of the {found[name].split} list already"
-                )
+            row, name, label, sources = entry
+            if name in clips:
+                first = clips[name]
+                problems.append(f"row {row}: {name} is in row {first.row} of the {first.split} list already")
             else:
-                found[name] = Clip(name, split, label, None, _modalities(dataset, sources), row)
+                clips[name] = Clip(name, split, label, None, _modalities(dataset, sources), row)
         refuse(problems, path, FIX)
-    return list(found.values())
+    return list(clips.values())
 
 
 def _modalities(dataset: Dataset, sources: Sources) -> Sources:
+    """The sources by modality instead of by column."""
     return {name: sources[modality.column] for name, modality in dataset.modalities.items()}
 
 
-def _of_titles(path: str, split: str) -> Iterator[Found | str]:
-    for row, found in cells(path):
-        file, label = found[0].strip(), found[-1].strip()
+def _of_titles(path: str, split: str) -> Iterator[Entry | str]:
+    """Read a table of titles."""
+    for row, values in cells(path):
+        file, label = values[0].strip(), values[-1].strip()
         match = re.fullmatch(FILE, file)
-        if len(found) < 3 or match is None:
-            yield f"row {row}: not `<class>_<number>.jpg,<title>,<class>`: {','.join(found)[:60]!r}"
+        if len(values) < 3 or match is None:
+            yield f"row {row}: not `<class>_<number>.jpg,<title>,<class>`: {','.join(values)[:60]!r}"
         elif match["label"] != label:
             yield f"row {row}: the image {file} cannot be of the class {label!r}"
         else:
-            title = ",".join(found[1:-1])  # more than one cell where a title's commas are not quoted
+            title = ",".join(values[1:-1])  # several cells where the commas of a title are not quoted
             image = Source(f"images/{split}/{label}/{file}")
             yield row, match["name"], label, {"image": image, "text": Source(text=title)}
 
 
-def _of_mmbt(path: str, split: str) -> Iterator[Found | str]:
+def _of_mmbt(path: str, split: str) -> Iterator[Entry | str]:
+    """Read a list of MMBT's script."""
     for row, line in lines(path):
         try:
             label, text, image = _fields(json.loads(line))
@@ -118,13 +124,13 @@ def _of_mmbt(path: str, split: str) -> Iterator[Found | str]:
             yield row, match["name"], label, {"image": Source(image), "text": Source(text=text)}
 
 
-def _fields(found: dict[str, str]) -> list[str]:
-    # Through UTF-8, because JSON can spell characters that are none, and tables cannot hold them.
-    return [str.encode(found[key]).decode() for key in ("label", "text", "img")]
+def _fields(entry: dict[str, str]) -> list[str]:
+    # Encoding raises for halves of characters, which JSON can spell and tables cannot hold.
+    return [str.encode(entry[key]).decode() for key in ("label", "text", "img")]
 
 
 def _of_texts(dataset: Dataset) -> Iterator[Clip]:
-    """A clip for every text; it is in the split of its image."""
+    """Yield a clip for every text; it is in the split of its image."""
     folder = CARD.annotation(dataset, "texts")
     below = _below(dataset.root, folder)
     for label in folders_in(folder, ""):
@@ -132,27 +138,28 @@ def _of_texts(dataset: Dataset) -> Iterator[Clip]:
         texts = [name for name in files_in(folder, label) if name.endswith(".txt") and not name.startswith(".")]
         for row, text in enumerate(texts, start=1):
             name = PurePath(text).stem
-            found = images.get(name, {})
-            half = "test" if "test" in found else "train"
+            file_in = images.get(name, {})
+            half = "test" if "test" in file_in else "train"
+            image = file_in.get(half, f"{name}.jpg")
             sources = {
-                "image": Source(f"images/{half}/{label}/{found.get(half, f'{name}.jpg')}"),
+                "image": Source(f"images/{half}/{label}/{image}"),
                 "text": Source(posixpath.join(below, label, text)),
             }
-            reason = "images of that name are in train and in test" if len(found) > 1 else None
+            reason = "images of that name are in train and in test" if len(file_in) > 1 else None
             yield Clip(name, half, label, None, _modalities(dataset, sources), row, left_out=reason)
 
 
 def _images(root: str, label: str) -> dict[str, dict[str, str]]:
-    """Name of each image of one class → the half that it is in → its file."""
-    found: dict[str, dict[str, str]] = {}
+    """Name of each image of one class → half in which it is → its file."""
+    images: dict[str, dict[str, str]] = {}
     for half in HALVES:
         for file in files_in(root, f"images/{half}/{label}"):
-            found.setdefault(PurePath(file).stem, {})[half] = file
-    return found
+            images.setdefault(PurePath(file).stem, {})[half] = file
+    return images
 
 
 def _below(root: str, folder: str) -> str:
-    """The folder of texts as seen from the root."""
+    """The path of the folder of texts relative to the root."""
     try:
         return Path(folder).resolve().relative_to(Path(root).resolve()).as_posix()
     except ValueError:

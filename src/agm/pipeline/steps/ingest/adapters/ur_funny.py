@@ -1,6 +1,7 @@
 """UR-FUNNY: is a punchline of a talk funny? The official raw videos and word-aligned features.
 
-The features are word by word: OpenFace and COVAREP in a pickle of their own, GloVe as numbers of rows of one list.
+There is a vector of features for each word: OpenFace and COVAREP have a pickle each, and GloVe is stored as numbers of
+rows of one list.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,9 +12,12 @@ from agm.pipeline.errors import AgmError
 from agm.pipeline.io import unpickle
 from agm.pipeline.io.source import Source
 from agm.pipeline.steps.ingest.card import Card, Scheme
-from agm.pipeline.steps.ingest.clip import Adapter, Clip, refuse
+from agm.pipeline.steps.ingest.clip import Adapter, Clip, located, refuse
 
+# Name in the pickle → split.
 SPLITS = {"train": "train", "dev": "val", "test": "test"}
+SPOKEN = {"text", "context", "glove"}
+"""The columns that language_sdk.pkl holds."""
 LABELS = (0, 1)
 FIX = "download the pickle again: see `agm datasets ur_funny`"
 
@@ -50,46 +54,56 @@ CARD = Card(
 
 
 def clips(dataset: Dataset) -> list[Clip]:
-    """Read the folds, the labels and, where a modality needs it, what is said.
+    """Read the folds, the labels and, where a modality needs it, the spoken words.
 
     Raises:
-        AgmError: with everything that is wrong with them.
+        AgmError: with all errors in them.
     """
     labels = _mapping(dataset, "labels")
     columns = {name: modality.column for name, modality in dataset.modalities.items()}
-    spoken = _mapping(dataset, "language") if {"text", "context", "glove"} & set(columns.values()) else {}
-    found, problems, seen = [], [], set()
+    needs_words = not SPOKEN.isdisjoint(columns.values())
+    spoken = _mapping(dataset, "language") if needs_words else {}
+    clips: list[Clip] = []
+    problems: list[str] = []
+    seen: set[str] = set()
     for row, (split, name) in enumerate(_folds(dataset), start=1):
-        wrong = list(_wrong(name, labels, seen))
-        problems += [f"{split}: {each}" for each in wrong]
+        errors = list(_errors(name, labels, seen))
         seen.add(str(name))
-        if not wrong:
-            sources = {key: _source(str(name), column, spoken.get(name)) for key, column in columns.items()}
-            there = {key: source for key, source in sources.items() if source is not None}
-            found.append(Clip(str(name), SPLITS[split], str(int(labels[name])), None, there, row))
+        if errors:
+            problems += located(split, errors)
+            continue
+        sources = {}
+        for key, column in columns.items():
+            source = _source(str(name), column, spoken.get(name))
+            if source is not None:
+                sources[key] = source
+        clips.append(Clip(str(name), SPLITS[split], str(int(labels[name])), None, sources, row))
     refuse(problems, CARD.annotation(dataset, "folds"), FIX)
-    return found
+    return clips
 
 
 def _folds(dataset: Dataset) -> Iterator[tuple[str, Any]]:
-    """Split and id of every clip."""
+    """Yield split and id of every clip."""
     folds = _mapping(dataset, "folds")
     for split in SPLITS:
-        if not isinstance(folds.get(split), list | tuple):
+        names = folds.get(split)
+        if not isinstance(names, list | tuple):
             path = CARD.annotation(dataset, "folds")
             raise AgmError(f"The pickle has no list of ids under {split!r}", where=path, fix=FIX)
-        yield from ((split, name) for name in folds[split])
+        for name in names:
+            yield split, name
 
 
 def _mapping(dataset: Dataset, key: str) -> dict[Any, Any]:
+    """The dictionary in one of the pickles."""
     path = CARD.annotation(dataset, key)
-    found = unpickle.load(path)
-    if not isinstance(found, dict):
-        raise AgmError(f"The pickle holds a {type(found).__name__}, not a dict", where=path, fix=FIX)
-    return found
+    content = unpickle.load(path)
+    if not isinstance(content, dict):
+        raise AgmError(f"The pickle holds a {type(content).__name__}, not a dict", where=path, fix=FIX)
+    return content
 
 
-def _wrong(name: Any, labels: Mapping[Any, Any], seen: set[str]) -> Iterator[str]:
+def _errors(name: Any, labels: Mapping[Any, Any], seen: set[str]) -> Iterator[str]:
     if isinstance(name, bool) or not isinstance(name, int | str) or not str(name).replace("_", "").isalnum():
         yield f"{str(name)[:60]!r} is no id"
     elif str(name) in seen:
@@ -101,16 +115,19 @@ def _wrong(name: Any, labels: Mapping[Any, Any], seen: set[str]) -> Iterator[str
 
 
 def _source(name: str, column: str, spoken: Any) -> Source | None:
-    """Where the modality lies; None where language_sdk.pkl lacks it."""
+    """Where the modality lies; None where language_sdk.pkl lacks it.
+
+    Args:
+        spoken: the entry of the clip in language_sdk.pkl, which may be anything.
+    """
+    sentence = ""
     match column:
         case "video":
             return Source(f"urfunny2_videos/{name}.mp4")
         case "openface" | "covarep":
             return Source(f"{column}_features_sdk.pkl", member=f"{name}/punchline_features")
         case "glove":
-            indexes = _of(spoken, "punchline_embedding_indexes")
-            rows = [str(int(index)) for index in indexes] if _whole(indexes) else []
-            return Source("word_embedding_list.pkl", member=",".join([*rows, ""])) if rows else None
+            return _vectors(_of(spoken, "punchline_embedding_indexes"))
         case "text":
             sentence = _joined(_of(spoken, "punchline_sentence"))
         case "context":
@@ -122,15 +139,27 @@ def _of(spoken: Any, key: str) -> Any:
     return spoken.get(key) if isinstance(spoken, dict) else None
 
 
-def _whole(indexes: Any) -> bool:
-    return isinstance(indexes, list | tuple) and all(isinstance(each, int | float) and each >= 0 for each in indexes)
+def _vectors(indexes: Any) -> Source | None:
+    """The word vectors at these places of the list; None where they are no places, or none."""
+    if not isinstance(indexes, list | tuple) or not indexes:
+        return None
+    member = ""
+    for index in indexes:
+        if not (isinstance(index, int | float) and index >= 0):  # NaN too is no place
+            return None
+        # The comma behind the last number makes a single one a list too.
+        member += f"{int(index)},"
+    return Source("word_embedding_list.pkl", member=member)
 
 
 def _joined(sentences: Any) -> str:
     """A sentence, or the words or sentences of a list of lists, in order."""
     if isinstance(sentences, list | tuple):
         return " ".join(filter(None, map(_joined, sentences)))
-    return sentences.encode(errors="replace").decode() if isinstance(sentences, str) else ""
+    if isinstance(sentences, str):
+        # Tables hold UTF-8 only, and a pickle may hold halves of characters.
+        return sentences.encode(errors="replace").decode()
+    return ""
 
 
 ADAPTER = Adapter(clips, CARD)

@@ -10,11 +10,13 @@ from pathlib import Path
 from agm.pipeline.config.schema import Dataset
 from agm.pipeline.io.source import Source
 from agm.pipeline.steps.ingest.card import Card, Scheme
-from agm.pipeline.steps.ingest.clip import Adapter, Clip, refuse
+from agm.pipeline.steps.ingest.clip import Adapter, Clip, located, refuse
 from agm.pipeline.steps.ingest.table import FIX, cells
 
 VIDEO = re.compile(r"[A-Za-z0-9_-]{11}")
+# A file in the lists of the repository.
 FILE = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{1,6})\.mp4")
+# A file in downloads: without leading zeros, or with the end behind the start.
 NAME = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]{1,6})(?:_[0-9]{1,6})?")
 START = re.compile(r"[0-9]{1,6}")
 FOLDER = "video"
@@ -56,12 +58,15 @@ def clips(dataset: Dataset) -> list[Clip]:
     """Read the official list, or the lists of training and test.
 
     Raises:
-        AgmError: with the row numbers of everything that is wrong with them.
+        AgmError: with the row numbers of all errors in them.
     """
-    labels, seen = _labels(dataset), {}
-    if CARD.scheme(dataset) == "lists":
-        return [clip for split in ("train", "test") for clip in _clips(dataset, split, split, labels, seen)]
-    return _clips(dataset, "clips", None, labels, seen)
+    labels = _labels(dataset)
+    seen: dict[str, str] = {}
+    if CARD.scheme(dataset) != "lists":
+        return _clips(dataset, "clips", None, labels, seen)
+    train = _clips(dataset, "train", "train", labels, seen)
+    test = _clips(dataset, "test", "test", labels, seen)
+    return train + test
 
 
 def _labels(dataset: Dataset) -> set[str] | None:
@@ -75,40 +80,46 @@ def _labels(dataset: Dataset) -> set[str] | None:
 
 
 def _clips(dataset: Dataset, key: str, split: str | None, labels: set[str] | None, seen: dict[str, str]) -> list[Clip]:
-    """The clips of one list; `split` is None where its rows say it."""
+    """The clips of one list; `split` is None where each row holds its split."""
     path = CARD.annotation(dataset, key)
+    # Some users put the files directly into the root.
     folder = f"{FOLDER}/" if Path(dataset.root, FOLDER).is_dir() else ""
-    found, problems = [], []
+    clips, problems = [], []
     for number, row in cells(path):
-        row = [cell.strip() for cell in row]
-        fields = row if split is None else _fields(row, split)
-        wrong = list(_wrong(fields, labels))
-        name = "" if wrong else f"{fields[0]}_{int(fields[1]):06d}"
-        if name and name in seen:
-            wrong.append(f"{name} is in {seen[name]} already")
-        problems += [f"row {number}: {each}" for each in wrong]
-        if not wrong:
-            seen[name] = f"row {number} of {path}"
-            video, _, label, which = fields
-            sources = dict.fromkeys(dataset.modalities, Source(f"{folder}{name}.mp4"))
-            found.append(Clip(name, which, label, video, sources, number))
+        fields = [cell.strip() for cell in row]
+        if split is not None:
+            fields = _fields(fields, split)
+        errors = list(_errors(fields, labels))
+        if errors:
+            problems += located(f"row {number}", errors)
+            continue
+        video, start, label, split_of_row = fields
+        name = f"{video}_{int(start):06d}"
+        if name in seen:
+            problems.append(f"row {number}: {name} is in {seen[name]} already")
+            continue
+        seen[name] = f"row {number} of {path}"
+        sources = dict.fromkeys(dataset.modalities, Source(f"{folder}{name}.mp4"))
+        clips.append(Clip(name, split_of_row, label, video, sources, number))
     refuse(problems, path, FIX)
-    return found
+    return clips
 
 
 def _fields(row: list[str], split: str) -> list[str]:
-    """A row `<video>_<start>.mp4,label` as vggsound.csv has it; unchanged where it is none."""
+    """A row `<video>_<start>.mp4,label` in the form of vggsound.csv; another row stays as it is, and is refused."""
     file = FILE.fullmatch(row[0])
-    return [file[1], file[2], row[1], split] if file and len(row) == 2 else row
+    if file is None or len(row) != 2:
+        return row
+    return [file[1], file[2], row[1], split]
 
 
 def _official(stem: str) -> str:
-    """The official spelling of a clip's name, of which downloads leave out the zeros or add the end."""
-    found = NAME.fullmatch(stem)
-    return f"{found[1]}_{int(found[2]):06d}" if found else stem
+    """The official spelling of a clip's name: downloads leave out its zeros, or add the end."""
+    match = NAME.fullmatch(stem)
+    return f"{match[1]}_{int(match[2]):06d}" if match else stem
 
 
-def _wrong(fields: list[str], labels: set[str] | None) -> Iterator[str]:
+def _errors(fields: list[str], labels: set[str] | None) -> Iterator[str]:
     if len(fields) != 4:
         yield f"{','.join(fields)[:80]!r} does not name a clip, its label and its split"
         return
