@@ -256,7 +256,7 @@ def test_a_split_without_clips_is_refused(made):
     rows = pl.read_parquet("data/few/manifest.parquet")
     lacking = set(rows.filter(split="val")["clip_id"])
     make_features(missing=MISSING | {"text": lacking})
-    assert "only 0 have all of" in refused("Of the clips of the split val")
+    assert ": 0, and 1 are needed" in refused("Too few clips of the split val have all of")
 
 
 def test_a_single_training_clip_is_refused(made):
@@ -265,7 +265,7 @@ def test_a_single_training_clip_is_refused(made):
     there = set(rows.filter(split="train")["clip_id"])
     only = min(there - set().union(*MISSING.values()))
     make_features(missing=MISSING | {"text": there - {only}})
-    refused("Of the clips of the split train only 1 have all of .*; 2 are needed")
+    refused("Too few clips of the split train have all of .*: 1, and 2 are needed")
 
 
 # --- streaming --------------------------------------------------------------------------------------------------

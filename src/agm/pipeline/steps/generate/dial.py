@@ -1,13 +1,13 @@
-"""What a clip of `dial` shows, sounds like and says.
+"""Render the picture, sound and transcript of a clip of `dial`.
 
 A plan fixes a clip's digit, split and handwritten sample; three functions render it. Each draws from a generator
-seeded by (seed, clip, modality), so that no clip depends on another or on the order of the work, and one modality's
-noise changes nothing in the others.
+seeded by (seed, clip, modality), so that no clip depends on another or on the order of the work, and the noise of one
+modality changes nothing in the others.
 
-What each noise means for whoever must recognise the digit:
-- video: white noise, new in every pixel of every frame; its standard deviation over the digit's contrast. The digit is
-  enlarged five times, so what matters is spread over many pixels and a network can average some noise away.
-- audio: white noise; its standard deviation over the amplitude of each of the tone's two sines.
+The noise of each modality limits how well anybody can recognise the digit:
+- video: white noise, new in every pixel of every frame; its standard deviation divided by the digit's contrast. The
+  digit is enlarged five times, so that it covers many pixels and a network can average some noise away.
+- audio: white noise; its standard deviation divided by the amplitude of each of the tone's two sines.
 - text: the share of transcripts that name a wrong digit. The other number words are drawn independently of the label,
   so nobody can do better than 1 - noise.text.
 """
@@ -33,7 +33,7 @@ RATE = 8000
 SECONDS = 1.0
 TONE_SECONDS = 0.4
 FADE_SECONDS = 0.01
-AMPLITUDE = 0.05  # of each sine; leaves room for loud noise below full scale
+AMPLITUDE = 0.05  # of each sine; it leaves room for loud noise below full scale
 ROWS, COLUMNS = (697, 770, 852, 941), (1209, 1336, 1477)  # Hz, ITU-T Q.23
 KEYS = "123456789*0#"
 
@@ -63,6 +63,7 @@ class Plan:
     ink: np.ndarray
 
     def random(self, purpose: int) -> Generator:
+        """The generator of one modality (0 picture, 1 sound, 2 transcript) of this clip."""
         return default_rng((self.seed, self.index, purpose))
 
 
@@ -70,11 +71,13 @@ def plan(settings: Dial) -> list[Plan]:
     """Every clip of the data set: contiguous splits, labels in turn, samples used evenly."""
     pools = _pools(settings.seed)
     counts = {split: round(share * settings.clips) for split, share in SHARES.items()}
+    # Rounding may lose or add a clip.
     counts["train"] += settings.clips - sum(counts.values())
     plans: list[Plan] = []
     for split, count in counts.items():
         for turn in range(count):
-            label, pool = turn % DIGITS, pools[split][turn % DIGITS]
+            label = turn % DIGITS
+            pool = pools[split][label]
             ink = pool[turn // DIGITS % len(pool)]
             index = len(plans)
             plans.append(Plan(f"dial-{index:05d}", split, label, settings.seed, index, ink))
@@ -83,7 +86,7 @@ def plan(settings: Dial) -> list[Plan]:
 
 def _pools(seed: int) -> dict[str, list[np.ndarray]]:
     """The handwritten samples of each split and digit, [samples, 8, 8]: every sample is in exactly one split."""
-    from sklearn.datasets import load_digits  # takes a second, which the workers need not spend
+    from sklearn.datasets import load_digits  # the import takes a second, and the workers do not need it
 
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8) / 16.0
@@ -92,7 +95,8 @@ def _pools(seed: int) -> dict[str, list[np.ndarray]]:
     bounds = np.cumsum(list(SHARES.values()))[:-1]
     for digit in range(DIGITS):
         samples = images[random.permutation(np.flatnonzero(labels == digit))]
-        for split, part in zip(SHARES, np.split(samples, np.round(bounds * len(samples)).astype(int)), strict=True):
+        parts = np.split(samples, np.round(bounds * len(samples)).astype(int))
+        for split, part in zip(SHARES, parts, strict=True):
             pools[split].append(part)
     return pools
 
@@ -112,8 +116,10 @@ def frames(plan: Plan, noise: float) -> np.ndarray:
 def _enlarged(ink: np.ndarray) -> np.ndarray:
     """The sample at DIGIT_SIZE, by linear interpolation along both axes."""
     places = np.linspace(0, len(ink) - 1, DIGIT_SIZE)
-    weights = np.stack([np.interp(places, np.arange(len(ink)), unit) for unit in np.eye(len(ink))], axis=1)
-    return weights @ ink @ weights.T
+    # Column k of the matrix interpolates the k-th unit vector; so the matrix interpolates any vector.
+    columns = [np.interp(places, np.arange(len(ink)), unit) for unit in np.eye(len(ink))]
+    interpolation = np.stack(columns, axis=1)
+    return interpolation @ ink @ interpolation.T
 
 
 def sound(plan: Plan, noise: float) -> np.ndarray:
@@ -123,11 +129,9 @@ def sound(plan: Plan, noise: float) -> np.ndarray:
     time = np.arange(round(RATE * TONE_SECONDS)) / RATE
     fade = np.clip(np.minimum(time, time[::-1]) / FADE_SECONDS, 0, 1)  # without it, a click
     row, column = divmod(KEYS.index(str(plan.label)), len(COLUMNS))
-    phases = random.uniform(0, 2 * np.pi, size=2)
-    tone = sum(
-        np.sin(2 * np.pi * hertz * time + phase)
-        for hertz, phase in zip((ROWS[row], COLUMNS[column]), phases, strict=True)
-    )
+    row_phase, column_phase = random.uniform(0, 2 * np.pi, size=2)
+
+    tone = np.sin(2 * np.pi * ROWS[row] * time + row_phase) + np.sin(2 * np.pi * COLUMNS[column] * time + column_phase)
     start = random.integers(len(samples) - len(time) + 1)
     samples[start : start + len(time)] += fade * tone
     return np.clip(AMPLITUDE * samples, -1, 1).astype(np.float32)
@@ -137,6 +141,7 @@ def sentence(plan: Plan, noise: float) -> str:
     """The transcript: the word after "dial" names the digit, or with probability `noise` another one."""
     random = plan.random(2)
     a, b = random.integers(DIGITS, size=2)
+    # The wrong digit is drawn in any case, so that the noise does not change what is drawn after it.
     wrong = (plan.label + random.integers(1, DIGITS)) % DIGITS
     digit = wrong if random.random() < noise else plan.label
     return SENTENCES[random.integers(len(SENTENCES))].format(digit=WORDS[digit], a=WORDS[a], b=WORDS[b])

@@ -1,4 +1,4 @@
-"""Encode a small clip as MP4 in memory, with bytes that repeat."""
+"""Encode a small clip as MP4 in memory; equal clips give equal bytes."""
 
 import io
 
@@ -6,10 +6,10 @@ import av
 import numpy as np
 from av.codec.context import Flags
 
-# A small constant quantiser: noise is part of the data, and an encoder at its usual quality would remove it.
+# The constant quantiser is small, because noise is part of the data, and an encoder at its usual quality removes noise.
 # 'zerolatency' switches off the look-ahead, whose choices on pictures this small vary from run to run.
 H264 = {"preset": "veryfast", "tune": "zerolatency", "qp": "14", "threads": "1"}
-# 'fast' is three times as fast as the default; perceptual noise substitution would replace the noise by other noise.
+# 'fast' is three times as fast as the default. Perceptual noise substitution would replace the noise by other noise.
 AAC = {"aac_coder": "fast", "aac_pns": "0"}
 AAC_BITS_PER_SECOND = 48_000
 
@@ -17,7 +17,7 @@ AAC_BITS_PER_SECOND = 48_000
 def encode(frames: np.ndarray, fps: int, sound: np.ndarray, rate: int) -> bytes:
     """Encode grey frames and mono sound as H.264 and AAC.
 
-    One thread, and no versions or times in the file: the same input gives the same bytes.
+    The encoders run on one thread and write no versions or times into the file: the same input gives the same bytes.
 
     Args:
         frames: uint8 [frames, height, width], with an even height and width.
@@ -45,7 +45,7 @@ def encode(frames: np.ndarray, fps: int, sound: np.ndarray, rate: int) -> bytes:
 
 
 def _picture(grey: np.ndarray, number: int) -> av.VideoFrame:
-    # The luma plane is written directly (16 is black, 235 white): a conversion would differ between processors.
+    # The luma plane is written directly (16 is black, 235 is white): a conversion would differ between processors.
     luma = np.round(16 + grey * (219 / 255)).astype(np.uint8)
     chroma = np.full((luma.shape[0] // 2, luma.shape[1]), 128, dtype=np.uint8)
     frame = av.VideoFrame.from_ndarray(np.concatenate([luma, chroma]), format="yuv420p")
@@ -55,5 +55,6 @@ def _picture(grey: np.ndarray, number: int) -> av.VideoFrame:
 
 def _samples(sound: np.ndarray, rate: int) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(sound[np.newaxis], format="fltp", layout="mono")
-    frame.sample_rate, frame.pts = rate, 0
+    frame.sample_rate = rate
+    frame.pts = 0
     return frame

@@ -36,26 +36,30 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     """
     labels, clips = job.outputs
     plans = dial.plan(params.dial)
+    noise = params.dial.noise.model_dump()
     with replacing(clips) as folder:
         folder.mkdir()
-        sums = list(parallel_map(partial(_make, folder, params.dial.noise.model_dump()), plans, "generate dial"))
+        digests = list(parallel_map(partial(_make, folder, noise), plans, "generate dial"))
+    counts = dict.fromkeys(dial.SHARES, 0)
     with replacing(labels) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for each, digests in zip(plans, sums, strict=True):
-            names = [f"{clips.name}/{each.clip_id}.{suffix}" for suffix in ("mp4", "txt")]
-            writer.writerow([each.clip_id, each.split, each.label, *names, *digests])
+        for plan, (video_sha256, text_sha256) in zip(plans, digests, strict=True):
+            video = f"{clips.name}/{plan.clip_id}.mp4"
+            text = f"{clips.name}/{plan.clip_id}.txt"
+            writer.writerow([plan.clip_id, plan.split, plan.label, video, text, video_sha256, text_sha256])
+            counts[plan.split] += 1
     return {
-        "clips": {split: sum(each.split == split for each in plans) for split in dial.SHARES},
-        "noise": params.dial.noise.model_dump(),
+        "clips": counts,
+        "noise": noise,
         "sha256": checksums(labels.parent, [labels.name]),
     }
 
 
 def _make(folder: Path, noise: dict[str, float], plan: dial.Plan) -> tuple[str, str]:
-    """Write one clip's two files; return the checksum of each."""
+    """Write the two files of one clip, and return the checksum of each."""
+    # The clip is encoded in memory, so that a full disk raises a plain OSError here and not inside the encoder.
     content = encode(dial.frames(plan, noise["video"]), dial.FPS, dial.sound(plan, noise["audio"]), dial.RATE)
-    # Encoded in memory, so that a full disk raises a plain OSError here and not inside the encoder.
     (folder / f"{plan.clip_id}.mp4").write_bytes(content)
     text = f"{dial.sentence(plan, noise['text'])}\n".encode()
     (folder / f"{plan.clip_id}.txt").write_bytes(text)

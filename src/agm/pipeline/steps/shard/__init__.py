@@ -1,1 +1,1 @@
-"""Shards: the joined clips of each split, written once (`step`) and streamed by training (`stream`)."""
+"""Step `shard`: write the joined clips of each split once (`step`), and stream them in training (`stream`)."""

@@ -6,10 +6,10 @@ from agm.pipeline.io.tensors import Feature
 
 
 class Moments:
-    """Accumulates the moments of one feature's values, tensor by tensor.
+    """Accumulate the moments of one feature's values, tensor by tensor.
 
-    The channels are the second axis of a video [frames, channels, …], the first one of sound and images, and the last
-    one of a sequence [steps, …, channels]. The steps of a sequence that are zeros throughout are padding, not values.
+    The channels are the second axis of a video [frames, channels, …], the first axis of sound and images, and the last
+    axis of a sequence [steps, …, channels]. The steps of a sequence that are all zeros are padding and do not count.
     """
 
     def __init__(self, feature: Feature) -> None:
@@ -23,16 +23,18 @@ class Moments:
         self._highest = np.full(channels, -np.inf)
 
     def add(self, tensor: np.ndarray) -> None:
-        """Take in one clip's tensor [*shape]."""
+        """Add one clip's tensor [*shape]."""
         if self._padded:
-            tensor = tensor[tensor.reshape(len(tensor), -1).any(axis=1)]
+            holds_values = tensor.reshape(len(tensor), -1).any(axis=1)
+            tensor = tensor[holds_values]
         stored = np.moveaxis(tensor, self._axis, 0).reshape(len(self._mean), -1)
         count = stored.shape[1]
         if count == 0:
             return
-        # Of the stored type, which is narrower than float64 and quicker to compare.
+        # The stored type is narrower than float64 and quicker to compare.
         self._lowest = np.minimum(self._lowest, stored.min(axis=1))
         self._highest = np.maximum(self._highest, stored.max(axis=1))
+        # Chan's update: the moments of this tensor, then those of both parts together.
         values = stored.astype(np.float64)
         mean = values.mean(axis=1)
         values -= mean[:, None]
@@ -52,5 +54,5 @@ class Moments:
     def std(self) -> tuple[float, ...]:
         """Standard deviation of every channel, 0 where it is constant."""
         deviation = np.sqrt(self._squares / max(1, self._count))
-        # The mean of equal values may differ from them in its last bit: what is constant is seen without summing.
+        # The mean of equal values may differ from them in its last bit. The extremes show exactly what is constant.
         return tuple(np.where(self._lowest < self._highest, deviation, 0.0).tolist())

@@ -1,13 +1,13 @@
-"""Stream batches from the shards, holding no more than a window of clips in memory.
+"""Stream batches from the shards, with at most one window of clips in memory.
 
 The order of an epoch depends only on (seed, epoch, window): the row groups ("blocks") of all files of the split are
-permuted, consecutive ones are put together into windows of at most `window` rows, and the rows of each window are
-permuted. A split that fits into one window is thus permuted fully; the shards themselves lie in a seeded random
-order, so that neighbours are unrelated anyway. Batches are consecutive slices of that order and may cross windows,
-which is why any batch can be jumped to without reading what lies before it.
+permuted, consecutive ones are joined into windows of at most `window` rows, and the rows of each window are permuted.
+So a split that fits into one window is permuted fully. In a larger one, neighbours are unrelated too, because the
+shards lie in a seeded random order. Batches are consecutive slices of that order and may cross windows. So any batch
+can be reached without reading what lies before it.
 
-Several processes share the blocks of every window out among them: each reads its own, and yields of every batch the
-rows that lie in them.
+Several processes divide the blocks of every window among them. Each reads its own blocks, and yields the rows of every
+batch that lie in them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,10 +28,10 @@ REBUILD = "agm shard"
 
 @dataclass(frozen=True)
 class Batch:
-    """Some clips.
+    """B clips.
 
     Attributes:
-        clip_ids: their ids, B of them.
+        clip_ids: their B ids.
         labels: int64 [B], indexes into `Shards.classes`.
         inputs: for each modality [B, *shape] in the stored type, not normalised.
     """
@@ -46,9 +46,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Clips:
-    """Rows of the shards: ids, and by name the other columns, each [N, …].
+    """N rows of the shards: their ids, and the other columns by name, each [N, …].
 
-    NumPy rather than torch because it copies rows into fresh memory several times faster.
+    The columns are NumPy's, because it copies rows into fresh memory several times faster than torch.
     """
 
     clip_ids: list[str]
@@ -56,7 +56,7 @@ class _Clips:
 
     def take(self, rows: np.ndarray) -> "_Clips":
         """The clips at `rows`, copied."""
-        columns = {name: np.take(each, rows, axis=0) for name, each in self.columns.items()}
+        columns = {name: np.take(column, rows, axis=0) for name, column in self.columns.items()}
         return _Clips([self.clip_ids[row] for row in rows], columns)
 
 
@@ -76,7 +76,7 @@ class Shards:
 
     Attributes:
         folder: data/<data set>.
-        features: what the tensors of each modality are, with the training split's mean and standard deviation.
+        features: the form of each modality's tensors, with the mean and standard deviation of the training split.
         classes: names in label order.
     """
 
@@ -91,16 +91,16 @@ class Shards:
     def open(cls, data_folder: Path) -> "Shards":
         """Open the shards that `agm shard` wrote below `data_folder`.
 
-        The bulk is not read: each file is compared with its checksum before its first rows are used.
+        The tensors are not read yet: each file is compared with its checksum before its first rows are used.
 
         Raises:
             AgmError: when a file is missing, or holds other rows or tensors than the index says.
         """
         folder = Path(data_folder)
         index = files.read_json(folder / "shards.json", REBUILD)
-        features = {name: Feature.from_json(each) for name, each in index["features"].items()}
+        features = {name: Feature.from_json(content) for name, content in index["features"].items()}
         blocks: dict[str, list[_Block]] = {}
-        sums = {}
+        sums: dict[str, str] = {}
         for split, content in index["splits"].items():
             blocks[split] = []
             for file in content["files"]:
@@ -109,14 +109,14 @@ class Shards:
                 try:
                     blocks[split] += _blocks(path, file["rows"], features)
                 except AgmError:
-                    # The reason behind others: a damaged file may say anything of itself.
+                    # A damaged file may state anything about itself; that it is damaged is the reason to report.
                     files.verify(path.parent, {path.name: file["sha256"]}, REBUILD)
                     raise
         return cls(folder, features, index["classes"], blocks, sums)
 
     def rows(self, split: str) -> int:
         """Number of clips in `split`."""
-        return sum(block.rows for block in self._blocks[split])
+        return _count_rows(self._blocks[split])
 
     def batches(
         self,
@@ -131,49 +131,49 @@ class Shards:
     ) -> Iterator[Batch]:
         """Yield the clips of `split`, `batch_size` at a time; the last batch may be smaller.
 
-        Of several processes each yields its part. Shuffled, that is its rows, maybe none, of every batch that one
-        process would yield: those of the blocks at places rank, rank + ranks, … of each window. In stored order it is
-        whole batches of its own, of the split's blocks rank, rank + ranks, …
+        Each of several processes yields its part. With `shuffle`, that is its rows, maybe none, of every batch that
+        one process would yield: the rows of the blocks at places rank, rank + ranks, … of each window. In stored
+        order, it is whole batches of its own, from the split's blocks rank, rank + ranks, …
 
         Args:
             shuffle: (seed, epoch) of the order; None keeps the stored order.
-            window: most clips held in memory to shuffle from (one row group at least, and one batch beside it), by
-                all processes together.
-            skip: batches left out at the beginning, without reading their windows.
+            window: size of the shuffle buffer in clips, summed over ranks. Memory holds one row group at least, and
+                one batch besides.
+            skip: number of batches to leave out at the beginning, without reading their windows.
             modalities: those to read; None reads all.
-            part: (rank, ranks): which of how many processes this is.
+            part: (rank, ranks): the number of this process, and how many there are.
 
         Raises:
             AgmError: when a file is damaged, before any of its clips is used.
         """
-        rank, ranks = part
         names = list(self.features if modalities is None else modalities)
-        blocks = self._blocks[split]
+        windows = self._read_windows(self._blocks[split], shuffle, window, skip * batch_size, names, part)
+        return _batches(windows, batch_size)
+
+    def _read_windows(
+        self,
+        blocks: list[_Block],
+        shuffle: tuple[int, int] | None,
+        window: int,
+        rows_to_skip: int,
+        names: list[str],
+        part: tuple[int, int],
+    ) -> Iterator[tuple[np.ndarray, _Clips]]:
+        """Read window after window; yield the order of its rows, and the rows that this process reads.
+
+        The order has for each row its place among the rows read, or -1 where another process reads it.
+        """
+        rank, ranks = part
         if shuffle is None:
             blocks, rank, ranks = blocks[rank::ranks], 0, 1
-        left_out = skip * batch_size
-        carried: list[_Clips] = []
-        carries = 0
         for number, window_blocks in enumerate(_windows(blocks, shuffle, window)):
-            rows = sum(block.rows for block in window_blocks)
-            start, left_out = min(left_out, rows), max(0, left_out - rows)
-            if start == rows:
-                continue
-            order = _own_rows(window_blocks, rank, ranks)[_order(rows, shuffle, number)]
-            held = self._read(window_blocks[rank::ranks], names)
-            while start < rows:
-                stop = min(rows, start + batch_size - carries)
-                chosen = order[start:stop]
-                carried.append(held.take(chosen[chosen >= 0]))
-                carries += stop - start
-                start = stop
-                if carries == batch_size:
-                    yield _batch(carried)
-                    carried, carries = [], 0
-            # Without this the window would be held while the next one is read.
-            del held
-        if carried:
-            yield _batch(carried)
+            rows = _count_rows(window_blocks)
+            start = min(rows_to_skip, rows)
+            rows_to_skip -= start
+            if start < rows:
+                order = _own_rows(window_blocks, rank, ranks)[_order(rows, shuffle, number)]
+                # Without a name of its own here, the window is freed as soon as the caller is done with it.
+                yield order[start:], self._read(window_blocks[rank::ranks], names)
 
     def _verify_once(self, path: Path) -> None:
         """Compare a file with its checksum before its first rows are used."""
@@ -183,11 +183,12 @@ class Shards:
 
     def _read(self, blocks: list[_Block], names: list[str]) -> _Clips:
         """Read the rows of `blocks` one after another."""
-        rows = sum(block.rows for block in blocks)
+        rows = _count_rows(blocks)
         clip_ids: list[str] = []
-        columns = {
-            name: np.empty((rows, *each.shape), each.dtype) for name, each in self.features.items() if name in names
-        }
+        columns: dict[str, np.ndarray] = {}
+        for name, feature in self.features.items():
+            if name in names:
+                columns[name] = np.empty((rows, *feature.shape), feature.dtype)
         columns["label"] = np.empty(rows, np.int64)
         for block in blocks:
             self._verify_once(block.path)
@@ -201,8 +202,12 @@ class Shards:
         return _Clips(clip_ids, columns)
 
 
+def _count_rows(blocks: list[_Block]) -> int:
+    return sum(block.rows for block in blocks)
+
+
 def _blocks(path: Path, rows: int, features: dict[str, Feature]) -> Iterator[_Block]:
-    """The row groups of one shard file, which must hold `rows` rows of `features`."""
+    """Yield the row groups of one shard file, which must hold `rows` rows of `features`."""
     if not path.exists():
         raise AgmError("A shard is missing", where=path, fix=f"run `{REBUILD}`")
     try:
@@ -222,38 +227,70 @@ def _blocks(path: Path, rows: int, features: dict[str, Feature]) -> Iterator[_Bl
 
 
 def _windows(blocks: list[_Block], shuffle: tuple[int, int] | None, window: int) -> Iterator[list[_Block]]:
-    """Group the epoch's blocks into windows of at most `window` rows, and of one block at least."""
+    """Group the epoch's blocks into windows of at most `window` rows, but of at least one block."""
     if shuffle is None:
-        yield from ([block] for block in blocks)
+        for block in blocks:
+            yield [block]
         return
     chosen: list[_Block] = []
     rows = 0
     for place in np.random.default_rng([*shuffle, 0]).permutation(len(blocks)):
-        if chosen and rows + blocks[place].rows > window:
+        block = blocks[place]
+        if chosen and rows + block.rows > window:
             yield chosen
             chosen, rows = [], 0
-        chosen.append(blocks[place])
-        rows += blocks[place].rows
+        chosen.append(block)
+        rows += block.rows
     if chosen:
         yield chosen
 
 
 def _order(rows: int, shuffle: tuple[int, int] | None, number: int) -> np.ndarray:
-    """Order of the rows of the epoch's window `number`: each has a generator of its own, so any can be skipped."""
-    return np.arange(rows) if shuffle is None else np.random.default_rng([*shuffle, number + 1]).permutation(rows)
+    """Order of the rows of the epoch's window `number`."""
+    if shuffle is None:
+        return np.arange(rows)
+    # Each window has a generator of its own, so that any window can be skipped. 0 seeds the order of the blocks.
+    return np.random.default_rng([*shuffle, number + 1]).permutation(rows)
 
 
 def _own_rows(blocks: list[_Block], rank: int, ranks: int) -> np.ndarray:
     """For each row of a window its place among the rows that `rank` reads, or -1 where another process reads it."""
-    own = np.repeat(np.arange(len(blocks)) % ranks == rank, [block.rows for block in blocks])
+    own_blocks = np.arange(len(blocks)) % ranks == rank
+    own = np.repeat(own_blocks, [block.rows for block in blocks])
     return np.where(own, np.cumsum(own) - 1, -1)
 
 
+def _batches(windows: Iterator[tuple[np.ndarray, _Clips]], batch_size: int) -> Iterator[Batch]:
+    """Cut the ordered rows of the windows into batches, which may cross windows."""
+    pieces: list[_Clips] = []  # of the batch that is being filled
+    filled = 0
+    for order, held in windows:
+        start = 0
+        while start < len(order):
+            # Every process counts the rows of all processes, so that all agree where a batch ends.
+            stop = min(len(order), start + batch_size - filled)
+            chosen = order[start:stop]
+            pieces.append(held.take(chosen[chosen >= 0]))
+            filled += stop - start
+            start = stop
+            if filled == batch_size:
+                yield _batch(pieces)
+                pieces, filled = [], 0
+        # Otherwise this window would stay in memory while the next one is read.
+        del held
+    if pieces:
+        yield _batch(pieces)
+
+
 def _batch(pieces: list[_Clips]) -> Batch:
-    """Put the pieces of one batch together; a single one is not copied again."""
-    columns = pieces[0].columns
-    if len(pieces) > 1:
-        columns = {name: np.concatenate([each.columns[name] for each in pieces]) for name in columns}
-    inputs = {name: torch.from_numpy(each) for name, each in columns.items()}
+    """Join the pieces of one batch; a single piece is not copied again."""
+    clip_ids: list[str] = []
+    for piece in pieces:
+        clip_ids += piece.clip_ids
+    inputs: dict[str, Tensor] = {}
+    for name, column in pieces[0].columns.items():
+        if len(pieces) > 1:
+            column = np.concatenate([piece.columns[name] for piece in pieces])
+        inputs[name] = torch.from_numpy(column)
     labels = inputs.pop("label")
-    return Batch([name for each in pieces for name in each.clip_ids], labels, inputs)
+    return Batch(clip_ids, labels, inputs)
