@@ -1,1 +1,1 @@
-"""Extraction: raw media files become tensors of one fixed shape."""
+"""Step `extract`: turn raw media files into tensors of one fixed shape."""

@@ -1,4 +1,4 @@
-"""Sound to a log spectrogram or log mel spectrogram, float32 [1, bins, time]."""
+"""Turn sound into a log spectrogram or log mel spectrogram, float32 [1, bins, time]."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -21,11 +21,11 @@ from agm.pipeline.io.source import Source
 from agm.pipeline.io.tensors import Feature
 from agm.pipeline.steps.extract import torchaudio_ops
 
-# Sound decoded beyond the length that is kept, so that the resampling filter sees what follows.
+# Sound is decoded this far beyond the kept length, so that the resampling filter sees what follows.
 MARGIN_SECONDS = 1.0
-# Seconds by which sound may be off its stated time: nobody sees it, and containers round times.
+# Seconds by which sound may differ from its stated time: nobody notices, and containers round times.
 LIP_SYNC = 0.04
-# One in so many frames, or so few in all, may begin elsewhere than where the one before it ended.
+# One in FEW frames, or FEWEST in all, may begin elsewhere than where the frame before it ended.
 FEW, FEWEST = 20, 3
 
 Mono = tuple[np.ndarray, int]
@@ -33,11 +33,11 @@ Placed = tuple[int, AudioFrame]
 
 
 class NoClock(Exception):
-    """The times that a file states for its sound are none."""
+    """The times that a file states for its sound cannot be right."""
 
 
 def feature(settings: AudioFeatures) -> Feature:
-    """What `load` returns."""
+    """The form of what `load` returns."""
     bins = settings.n_mels if settings.representation == "mel" else settings.n_fft // 2 + 1
     time = _windows(_length(settings), settings)
     if settings.as_sequence:
@@ -59,29 +59,30 @@ def load(source: Source, settings: AudioFeatures) -> np.ndarray:
             f"the sound is too short: {len(wave)} samples at {settings.sample_rate} Hz, and {settings.n_fft} are needed"
         )
     spectrum = _spectrum(settings)(fitted(wave, _length(settings), settings.fit))
-    found = torch.log(spectrum + settings.log_floor)
+    logarithm = torch.log(spectrum + settings.log_floor)
     if not settings.as_sequence:
-        return found[None].numpy()
+        return logarithm[None].numpy()
+    # In a sequence, windows of added silence are padding, which is zeros.
     if settings.fit == "pad":
-        found[:, _windows(len(wave), settings) :] = 0
-    return found.T.numpy()
+        logarithm[:, _windows(len(wave), settings) :] = 0
+    return logarithm.T.numpy()
 
 
 def _windows(samples: int, settings: AudioFeatures) -> int:
-    """Of how many windows the spectrogram is."""
+    """The number of windows of the spectrogram."""
     return 1 + samples // settings.hop_length
 
 
 def _length(settings: AudioFeatures) -> int:
-    """Samples after resampling and fitting."""
+    """The number of samples after resampling and fitting."""
     return round(settings.seconds * settings.sample_rate)
 
 
 def mono(source: Source, seconds: float) -> tuple[np.ndarray, int]:
-    """The first `seconds` of the clip's sound, the mean of its channels: float32 [samples], and its samples a second.
+    """The first `seconds` of the clip's sound, the mean of its channels: float32 [samples], and the sample rate.
 
-    Every sample is where its time says, counted from the beginning of the file as for pictures: where there is none, it
-    is silent.
+    Every sample lies at its stated time, counted from the beginning of the file as for pictures. Where the file has no
+    sample for a time, there is silence.
 
     Raises:
         Unusable: when there is no sound, or the clip is too long.
@@ -100,13 +101,15 @@ def _mono(source: Source, seconds: float, place: Callable[..., Iterator[Placed]]
     with opened(Path(source.path), source.stream, "audio") as (container, stream):
         frames = decoded(container, stream)
         for first, frame in place(frames, float(stream.time_base), float(origin(container))):
-            # The decoder knows better than the header, which may give half the rate.
+            # The rate is the decoder's: a header may state half of it.
             rate = rate or frame.sample_rate
             if frame.sample_rate != rate:
                 raise Unusable(f"the sound changes its sample rate from {rate} to {frame.sample_rate} Hz")
             last = first + frame.samples
-            if last > start * rate:  # others are not kept: a piece may begin hours into the file
-                pieces.append((first, _mean(frame)))
+            # Frames before the clip are not kept: it may begin hours into the file.
+            if last > start * rate:
+                mean = samples(frame).mean(axis=0).astype(np.float32)
+                pieces.append((first, mean))
             if last >= end * rate:
                 break
         if source.end is None:
@@ -120,23 +123,27 @@ def _mono(source: Source, seconds: float, place: Callable[..., Iterator[Placed]]
 
 
 def _placed(frames: Iterator[AudioFrame], unit: float, began: float) -> Iterator[Placed]:
-    """Each frame and the place of its first sample. The frames' times are in units of `unit` seconds, and the file
-    `began` at that second.
+    """Yield each frame and the place of its first sample. The frames' times are in units of `unit` seconds, and the
+    file `began` at that second.
 
-    A frame follows the one before it, unless its time differs and the next frame's agrees with it.
+    A frame follows the one before it, unless its time differs and the time of the next frame agrees with it.
 
     Raises:
-        NoClock: when more than a few differ.
+        NoClock: when more than a few times differ.
     """
     place = differing = 0
     timed = ((frame, None if frame.pts is None else frame.pts * unit - began) for frame in frames)
-    for number, ((frame, time), (_, after)) in enumerate(pairwise(chain(timed, [(None, None)])), 1):
+    followed = pairwise(chain(timed, [(None, None)]))
+    for number, ((frame, time), (_, next_time)) in enumerate(followed, start=1):
         rate = frame.sample_rate
         if time is not None and abs(time - place / rate) > LIP_SYNC:
             differing += 1
             if differing > FEWEST and differing * FEW > number:
                 raise NoClock
-            agrees = number == 1 if after is None else abs(after - time - frame.samples / rate) <= LIP_SYNC
+            # One time alone may be wrong: the next one decides. Without a next one, only the first frame is believed.
+            agrees = number == 1
+            if next_time is not None:
+                agrees = abs(next_time - time - frame.samples / rate) <= LIP_SYNC
             if agrees:
                 place = round(time * rate)
         yield place, frame
@@ -144,6 +151,7 @@ def _placed(frames: Iterator[AudioFrame], unit: float, began: float) -> Iterator
 
 
 def _one_after_another(frames: Iterator[AudioFrame], unit: float, began: float) -> Iterator[Placed]:
+    """Yield each frame and the place of its first sample, whatever the stated times."""
     place = 0
     for frame in frames:
         yield place, frame
@@ -151,17 +159,18 @@ def _one_after_another(frames: Iterator[AudioFrame], unit: float, began: float) 
 
 
 def _cut(pieces: list[tuple[int, np.ndarray]], first: int, last: int) -> np.ndarray:
-    """The samples from `first` to `last` of sounds that begin at different places, and silence between."""
+    """The samples from `first` to `last` of pieces that begin at different places, with silence between them."""
     wave = np.zeros(max(0, last - first), np.float32)
     for place, sound in pieces:
+        # A piece may begin before `first`, and end behind `last`.
         sound = sound[max(0, first - place) :]
-        room = wave[max(0, place - first) :]
-        room[: len(sound)] = sound[: len(room)]
+        target = wave[max(0, place - first) :]
+        target[: len(sound)] = sound[: len(target)]
     return wave
 
 
 def _check_length(container: InputContainer, stream: Stream, decoded: float) -> None:
-    """Refuse a clip that goes on for too long after what was decoded, whatever its header says."""
+    """Refuse a clip that is too long after the decoded part, whatever its header states."""
     seconds = decoded
     for packet in packets(container, stream):
         limits.check("seconds", seconds, "the clip lasts {} s or more")
@@ -169,20 +178,15 @@ def _check_length(container: InputContainer, stream: Stream, decoded: float) -> 
     limits.check("seconds", seconds, "the clip lasts {} s")
 
 
-def _mean(frame: AudioFrame) -> np.ndarray:
-    """Mean over the channels, in [-1, 1] whatever the stored type: float32 [samples]."""
-    return samples(frame).mean(axis=0).astype(np.float32)
-
-
 def resampled(source: Source, seconds: float, wanted: int) -> Tensor:
-    """The first `seconds` of the clip's sound and a little more, float32 [samples], `wanted` of them a second.
+    """The first `seconds` of the clip's sound and a little more, float32 [samples], at the sample rate `wanted`.
 
     Raises:
         Unusable: when there is no sound.
     """
     torch.set_num_threads(1)
     wave, rate = mono(source, seconds + MARGIN_SECONDS)
-    # The filter grows with the terms of the ratio; odd rates (44,101 Hz) are met within one part in a million.
+    # The filter grows with the terms of the ratio. Odd rates (44,101 Hz) are met within one part in a million.
     ratio = Fraction(wanted, rate).limit_denominator(1000)
     return torchaudio_ops.resample(torch.from_numpy(wave), ratio.denominator, ratio.numerator)
 

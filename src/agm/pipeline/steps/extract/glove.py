@@ -1,8 +1,8 @@
-"""Text to the vectors of its words in a local file in GloVe's text format: float32 [words, size].
+"""Turn text into the vectors of its words, from a local file in GloVe's text format: float32 [words, size].
 
-Words that the file does not have are left out: a step of zeros would be padding, and any other vector a word that was
-not said. The file's tokens are those of the Penn Treebank, so a contraction that it does not have (don't) is tried as
-the two tokens that it is there (do, n't).
+Words that the file lacks are left out: a step of zeros would be padding, and any other vector would stand for a word
+that is not in the text. The file has the tokens of the Penn Treebank. So a contraction that it lacks (don't) is looked
+up as the two tokens of the Treebank (do, n't).
 """
 
 import re
@@ -25,7 +25,7 @@ CONTRACTION = re.compile(r"(.+)(n't|'(?:s|m|d|re|ve|ll))", re.IGNORECASE)
 
 
 def feature(settings: TextFeatures, vectors: np.ndarray) -> Feature:
-    """What becomes of `load`'s rows of `vectors` [rows, size]."""
+    """The form of what `looked_up` makes of the rows that `load` returns; `vectors` is [rows, size]."""
     return Feature("sequence", "float32", (settings.max_tokens, vectors.shape[1]))
 
 
@@ -35,63 +35,74 @@ def load(source: Source, settings: TextFeatures, rows: Mapping[str, int]) -> np.
     Raises:
         Unusable: when the file is not UTF-8 or none of its words has a vector.
     """
-    words = (part for word in read(source, settings) for part in ([word] if word in rows else _parts(word)))
-    found = [rows[word] for word in words if word in rows][: settings.max_tokens]
-    if not found:
+    numbers: list[int] = []
+    for word in read(source, settings):
+        tokens = (word,) if word in rows else _parts(word)
+        numbers += [rows[token] for token in tokens if token in rows]
+    if not numbers:
         raise Unusable("none of the text's words has a vector")
-    return np.array(found, np.int64)
+    return np.array(numbers[: settings.max_tokens], np.int64)
 
 
 def vectors(sources: Iterable[Source], settings: TextFeatures, key: str) -> tuple[dict[str, int], np.ndarray]:
     """The file's vectors of all words of the given texts: word → row, and float32 [rows, size].
 
     Raises:
-        AgmError: when the file, which the parameter `key` names, is missing or no such file.
+        AgmError: when the file, which the parameter `key` names, is missing or has another format.
     """
     path = Path(settings.glove)
     if not path.is_file():
         raise AgmError("There are no word vectors", where=path, fix=f"set {key} to a local file")
     words = set(chain.from_iterable(texts(sources, settings)))
+    parts_of = {word: _parts(word) for word in words}
     size = _size(path)
-    found = _found(path, size, words | {part for word in words for part in _parts(word)})
-    known = sum(word in found or any(part in found for part in _parts(word)) for word in words)
+    vector_of = _read(path, size, words.union(*parts_of.values()))
+    known = 0
+    for word, parts in parts_of.items():
+        if not vector_of.keys().isdisjoint((word, *parts)):
+            known += 1
     say(f"glove: {known} of {len(words)} different words have a vector")
-    return {word: row for row, word in enumerate(found)}, np.array([*found.values()], np.float32).reshape(-1, size)
+    rows = {word: row for row, word in enumerate(vector_of)}
+    return rows, np.array([*vector_of.values()], np.float32).reshape(-1, size)
 
 
 def looked_up(clips: list[np.ndarray], vectors: np.ndarray, steps: int) -> list[np.ndarray]:
-    """What `load` returned of some clips, to their vectors, each [steps, size]."""
+    """The vectors [steps, size] of each clip, from the rows that `load` returned for it."""
     return [filled(vectors[rows], steps) for rows in clips]
 
 
 def _parts(word: str) -> tuple[str, ...]:
-    """The two tokens of a contraction; none of other words."""
-    found = CONTRACTION.fullmatch(word)
-    return found.groups() if found else ()
+    """The two tokens of a contraction; none for other words."""
+    match = CONTRACTION.fullmatch(word)
+    return match.groups() if match else ()
 
 
 def _size(path: Path) -> int:
     """The size of the file's vectors, by its first line."""
     with open(path, "rb") as file:
         numbers = file.readline().split()[1:]
+    # Vectors of one number are refused: the first line of word2vec's format has such a form.
     return len(_vector(numbers, max(2, len(numbers)), path, 1))
 
 
-def _found(path: Path, size: int, words: set[str]) -> dict[str, np.ndarray]:
-    """The vectors of `words`, the first where one is there twice."""
+def _read(path: Path, size: int, words: set[str]) -> dict[str, np.ndarray]:
+    """The vectors of `words`; the first one where the file has several of a word."""
     wanted = {word.encode(): word for word in words}
-    found: dict[str, np.ndarray] = {}
+    vector_of: dict[str, np.ndarray] = {}
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            # A token may hold spaces; words do not. Most lines are not wanted, and are not split further.
-            if line.partition(b" ")[0] in wanted:
-                token, *numbers = line.rstrip().rsplit(b" ", size)
-                if token in wanted:
-                    found.setdefault(wanted[token], _vector(numbers, size, path, number))
-    return found
+            # Most lines are not wanted, and are not split further.
+            if line.partition(b" ")[0] not in wanted:
+                continue
+            # From the right: a token may hold spaces, and then is no word.
+            token, *numbers = line.rstrip().rsplit(b" ", size)
+            if token in wanted:
+                vector_of.setdefault(wanted[token], _vector(numbers, size, path, number))
+    return vector_of
 
 
 def _vector(numbers: list[bytes], size: int, path: Path, line: int) -> np.ndarray:
+    """The vector of one line, which must be of `size` finite numbers."""
     try:
         vector = np.array(numbers, np.float32)
     except ValueError:

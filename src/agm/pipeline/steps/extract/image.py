@@ -1,4 +1,4 @@
-"""Images to uint8 [channels, size, size]."""
+"""Turn images into uint8 [channels, size, size]."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from agm.pipeline.io.tensors import Feature
 
 
 def feature(settings: ImageFeatures) -> Feature:
-    """What `load` returns."""
+    """The form of what `load` returns."""
     return Feature("image", "uint8", (settings.channels, settings.size, settings.size))
 
 
@@ -30,7 +30,7 @@ def load(source: Source, settings: ImageFeatures) -> np.ndarray:
 
 
 def whole(source: Source, settings: ImageFeatures) -> Image.Image:
-    """The picture in its full size, upright, opaque and of 8 bits a channel, in one of Pillow's modes.
+    """The picture in its full size, upright, opaque and with 8 bits a channel, in one of Pillow's modes.
 
     Raises:
         Unusable: when the file is no image, is damaged or too large, or its values are out of range.

@@ -1,7 +1,7 @@
-"""Tensors of clips that were extracted before: those of the same content, by the same recipe.
+"""Reuse the tensors of clips that were extracted before: those of the same content, by the same recipe.
 
-Every part that was extracted is in the store (`agm.pipeline.dag.store`). A clip that was added, or a label that was
-mended, puts all clips into another order, and so into other parts; their tensors are the same.
+The store (`agm.pipeline.dag.store`) holds every extracted part. An added clip or a corrected label puts all clips into
+another order, and so into other parts; but their tensors stay the same.
 """
 
 import tempfile
@@ -20,16 +20,16 @@ from agm.pipeline.io.files import read_json, sha256
 from agm.pipeline.io.tensors import Feature
 
 COLUMNS = ("clip_id", "source", "content")
-"""What a part has of each clip besides its tensor."""
+"""The columns of a part besides the tensors."""
 
 Result = tuple[np.ndarray | str, str]
-"""A clip's tensor, or the reason why there is none; the checksum of its file, empty where there is none."""
+"""A clip's tensor, or the reason why it has none; and the checksum of its file, empty where it has none."""
 
 
 class Kept:
-    """The tensors that are there, by the clips' numbers.
+    """The kept tensors, by the numbers of the clips.
 
-    They lie in a file, not in memory: what one part asks for is spread over all earlier ones.
+    They lie in a file, not in memory: the clips of one part may come from all earlier parts.
     """
 
     def __init__(self, held: np.ndarray | None) -> None:
@@ -48,21 +48,25 @@ class Kept:
         self._contents[number] = content
 
     def merged(self, new: Iterator[Result], count: int) -> Iterator[Result]:
-        """The results of `count` clips in their order: those kept, and where there is none the next of `new`."""
+        """Yield the results of `count` clips in their order: the kept one, or else the next of `new`."""
         for number in range(count):
-            yield (self._held[number], self._contents[number]) if number in self else next(new)
-        # Whoever counts on it hears of the end.
+            if number in self:
+                yield self._held[number], self._contents[number]
+            else:
+                yield next(new)
+        # `new` is run to its end, where it finishes its progress.
         yield from new
 
 
 @contextmanager
 def taken(modality: str, recipe: str, feature: Feature, keys: list[str]) -> Iterator[Kept]:
-    """The tensors that the store has of clips, while the context lasts.
+    """The tensors of clips that the store holds; they can be read inside the context.
 
     Args:
-        recipe: the checksum of all that makes a tensor of a clip's content.
+        recipe: the checksum of everything that decides the tensor besides the clip's content.
         keys: `Source.key` of each clip.
     """
+    # Several clips may have the same source.
     wanted: dict[str, list[int]] = {}
     for number, key in enumerate(keys):
         wanted.setdefault(key, []).append(number)
@@ -80,24 +84,28 @@ def taken(modality: str, recipe: str, feature: Feature, keys: list[str]) -> Iter
 
 
 def _parts(modality: str, recipe: str) -> Iterator[tuple[Path, str]]:
-    """The parts in the store that were made by the recipe, each with the checksum it must have."""
-    for places in store.results("extract", modality):
-        index_path = next(path for path in places if path.suffix == ".json" and path.with_suffix(".parquet") in places)
+    """Yield the parts in the store that were made by the recipe, and the checksum that each must have."""
+    for stored_at in store.results("extract", modality):
+        # The index lies beside the part and has its name.
+        index_path = next(
+            path for path in stored_at if path.suffix == ".json" and path.with_suffix(".parquet") in stored_at
+        )
+        part = index_path.with_suffix(".parquet")
         try:
-            index = read_json(places[index_path])
-            part = index_path.with_suffix(".parquet")
+            index = read_json(stored_at[index_path])
             if index["recipe"] == recipe:
-                yield places[part], index["sha256"][part.name]
+                yield stored_at[part], index["sha256"][part.name]
         except (AgmError, KeyError, OSError):
             continue  # damaged, or of another version
 
 
 def _take(part: tuple[Path, str], feature: Feature, wanted: dict[str, list[int]], kept: Kept) -> None:
-    """Take over the clips that are wanted, one row group in memory at a time."""
+    """Take over the wanted clips of one part, with one row group in memory at a time."""
     path, checksum = part
     try:
-        has_some = not wanted.keys().isdisjoint(pq.read_table(path, columns=["source"])["source"].to_pylist())
-        if not has_some or sha256(path) != checksum:
+        # The sources first: to compare the checksum, the whole file is read.
+        keys = pq.read_table(path, columns=["source"])["source"].to_pylist()
+        if wanted.keys().isdisjoint(keys) or sha256(path) != checksum:
             return
     except (OSError, pa.ArrowException):
         return

@@ -1,4 +1,4 @@
-"""How the clips of one modality become tensors, as `features.<modality>` says."""
+"""Choose how the clips of one modality become tensors, as `features.<modality>` states."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from agm.pipeline.io.tensors import Feature
 from agm.pipeline.steps.extract import array, image, sequence, text, video
 from agm.pipeline.steps.extract.pretrained import Finish
 
-# Of what takes seconds to import (torch, OpenCV), or belongs to few features, each is imported where it is used.
+# Modules that take seconds to import (torch, OpenCV), or that few features need, are imported where they are used.
 
 Load = Callable[[Source], np.ndarray]
 
@@ -24,11 +24,12 @@ class Recipe:
     """How the clips of one modality become tensors.
 
     Attributes:
-        feature: what the tensors are.
-        load: one clip's tensor, or what `finish` makes it of; it runs in other processes.
-        finish: what makes the tensors of a batch of clips, in this process: a network; None where `load` does.
-        vocabulary: the words of texts, in the order of their ids; None for others, and where a tokenizer has them.
-        pretrained: file or folder that decides the tensors beside the clips and the parameters.
+        feature: the form of the tensors.
+        load: returns one clip's tensor, or the input of `finish`; it runs in other processes.
+        finish: makes the tensors of a batch of clips from what `load` returned of each, in this process (a network);
+            None where `load` returns the tensors.
+        vocabulary: the words of texts, in the order of their ids; None for other kinds, and where a tokenizer has them.
+        pretrained: the file or folder on which the tensors depend, besides the clips and the parameters.
     """
 
     feature: Feature
@@ -42,12 +43,12 @@ def recipe(settings: schema.Features, key: str, training: Iterable[Source], chos
     """The recipe that `settings` describe.
 
     Args:
-        key: their name in the parameters, for errors.
-        training: the clips of the training split, on which vocabularies are built.
+        key: the name of the settings in the parameters, for errors.
+        training: the clips of the training split, of which vocabularies are made.
         chosen: the clips to extract.
 
     Raises:
-        AgmError: when pretrained weights, a tokenizer or word vectors are not there.
+        AgmError: when pretrained weights, a tokenizer or word vectors are missing.
     """
     match settings:
         case schema.VideoFeatures(frozen=schema.FrozenVision()) | schema.ImageFeatures(frozen=schema.FrozenVision()):
@@ -71,7 +72,7 @@ def recipe(settings: schema.Features, key: str, training: Iterable[Source], chos
 
 
 def _module(kind: str) -> ModuleType:
-    """The module whose `feature` and `load` need nothing but the settings."""
+    """The module of a kind whose `feature` and `load` need only the settings."""
     if kind == "audio":
         from agm.pipeline.steps.extract import audio
 

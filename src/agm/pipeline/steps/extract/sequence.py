@@ -1,8 +1,8 @@
-"""Arrays that another program made, [steps, …], one to a file (.npy) or many (`agm.pipeline.io.packed`), to float32
-[steps, *shape].
+"""Turn arrays [steps, …] that another program made, one in each file (.npy) or many in one (`agm.pipeline.io.packed`),
+into float32 [steps, *shape].
 
-What is beyond the last step is zeros: padding, which the statistics leave out and normalisation leaves at zero. Other
-programs pad before the first step: `padding: front` leaves those zeros out.
+Steps beyond the last one are zeros: padding, which the statistics leave out and normalisation leaves at zero. Some
+programs pad before the first step: `padding: front` removes those zeros.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from agm.pipeline.io.tensors import Feature
 
 
 def feature(settings: SequenceFeatures) -> Feature:
-    """What `load` returns."""
+    """The form of what `load` returns."""
     return Feature("sequence", "float32", (settings.steps, *settings.shape))
 
 
@@ -35,22 +35,25 @@ def load(source: Source, settings: SequenceFeatures) -> np.ndarray:
         )
     if settings.padding == "front":
         array = array[_padding(array) :]
-    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, and is told below
-        found = filled(array[: settings.steps], settings.steps)
-    if not np.isfinite(found).all():
-        step = int(np.argwhere(~np.isfinite(found))[0, 0])
+    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, and is refused below
+        tensor = filled(array[: settings.steps], settings.steps)
+    finite = np.isfinite(tensor)
+    if not finite.all():
+        step = int(np.argwhere(~finite)[0, 0])
         raise Unusable(f"the array holds a number that is not finite, or too large for float32, in step {step}")
-    return found
+    return tensor
 
 
 def filled(array: np.ndarray, steps: int) -> np.ndarray:
-    """[n, …] of at most `steps` with zeros at its end: float32 [steps, …]."""
-    found = np.zeros((steps, *array.shape[1:]), np.float32)
-    found[: len(array)] = array
-    return found
+    """An array [n, …] of at most `steps` with zeros at its end: float32 [steps, …]."""
+    tensor = np.zeros((steps, *array.shape[1:]), np.float32)
+    tensor[: len(array)] = array
+    return tensor
 
 
 def _padding(array: np.ndarray) -> int:
-    """The number of steps before the first one that is not all zeros; all of them where there is none."""
-    filled = array.reshape(len(array), -1).any(axis=1)
-    return int(filled.argmax()) if filled.any() else len(array)
+    """The number of steps before the first one that is not all zeros; the number of all steps where all are zeros."""
+    holds_values = array.reshape(len(array), -1).any(axis=1)
+    if not holds_values.any():
+        return len(array)
+    return int(holds_values.argmax())

@@ -5,10 +5,10 @@ Writes   data/<data set>/features/<modality>/part-<part>.parquet: clip_id, tenso
          and the checksum of that file (content)
          data/<data set>/features/<modality>/part-<part>.json: what the tensors are, and the clips that failed
 
-A part is a contiguous slice of the manifest, so that a cluster can fan out; its order is kept. A clip that cannot be
-decoded is quarantined with the reason; only a part of which nothing can be used stops the run. The
-vocabulary of a text modality is built on all training clips, whichever part is extracted. Clips of which a result in
-the store (`agm.pipeline.dag.store`) has the tensor, of the same content by the same recipe, are not decoded again.
+A part is a contiguous slice of the manifest, so that a cluster can extract several at once; its order is kept. A clip
+that cannot be decoded is quarantined with the reason; only a part without any usable clip stops the run. The vocabulary
+of a text modality is made of all training clips, whichever part is extracted. A clip is not decoded again where the
+store (`agm.pipeline.dag.store`) has its tensor, of the same content by the same recipe.
 """
 
 import hashlib
@@ -39,17 +39,17 @@ from agm.pipeline.steps.extract import kept
 from agm.pipeline.steps.extract.kept import Result
 from agm.pipeline.steps.extract.pretrained import Finish
 from agm.pipeline.steps.extract.recipe import Load, Recipe, recipe
-from agm.pipeline.steps.ingest.raw import ABSENT, ask, identities
+from agm.pipeline.steps.ingest.raw import ask, existing_or_absent, identities
 
 ROW_GROUP_BYTES = 16 << 20
 MOST_ROWS = 256
 
-# Clips that a network is given at once, as far as they are of one shape.
+# The number of clips that a network gets at once, as far as they have one shape.
 BATCH = 16
 CONSTANT = "all numbers are equal (dataset.quarantine)"
 
 Row = tuple[str, str, str, np.ndarray]
-"""What is written of a clip: its id, its source's key, its file's checksum, its tensor."""
+"""The columns of a clip: its id, its source's key, its file's checksum, its tensor."""
 
 
 def run(params: Params, job: Job) -> dict[str, Any]:
@@ -60,39 +60,25 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     """
     modality, part = job.cell[0], int(job.cell[1])
     clips = _clips(job, modality)
-    root = Path(params.dataset.root)
-    first, last = (len(clips) * number // params.num_parts for number in (part, part + 1))
+    first = len(clips) * part // params.num_parts
+    last = len(clips) * (part + 1) // params.num_parts
     chosen = clips[first:last]
-    sources = [Source(**each) for each in chosen["source"]]
+    sources = [Source(**fields) for fields in chosen["source"]]
     _check_unchanged(params, sources)
-    training = (Source(**each).below(root) for each in clips.filter(split="train")["source"])
-    with limits.under(params.dataset.limits, memory=False):  # the texts that vocabularies are made of
-        settings, key = params.features[modality], f"features.{modality}"
-        found = recipe(settings, key, training, [each.below(root) for each in sources])
-    pretrained = found.pretrained and files.digest(found.pretrained)
-    identity = _identity(params, modality, found, pretrained)
+    made_by = _recipe(params, modality, clips, sources)
+    pretrained = made_by.pretrained and files.digest(made_by.pretrained)
+    identity = _identity(params, modality, made_by, pretrained)
     rejected: list[dict[str, Any]] = []
-    with kept.taken(modality, identity, found.feature, [each.key for each in sources]) as before:
-        new = [each.below(root) for number, each in enumerate(sources) if number not in before]
-        if len(before):
-            say(f"{job.command}: {len(before)} of {len(sources)} clips are taken from {store.STORE}")
-        results = before.merged(_results(new, found, params.dataset, f"extract {modality} {part}"), len(sources))
-        with files.replacing(job.outputs[0]) as temporary:
-            rows = _write(temporary, _usable(chosen, sources, results, modality, rejected), found.feature)
-            if rejected and not rows:
-                raise AgmError(
-                    f"Not one of {len(rejected)} clips can be used; the first because: {rejected[0]['reason']}",
-                    where=root / (rejected[0]["path"] or ""),
-                    fix=f"see dataset.root and dataset.modalities.{modality} in params.yaml",
-                )
+    rows = _extract(params, job, made_by, identity, chosen, sources, rejected)
     if rejected:
         say(f"extract {modality} {part}: {len(rejected)} clips quarantined, the first: {rejected[0]['reason']}")
+    feature = made_by.feature
     return {
         "feature": {
-            "kind": found.feature.kind,
-            "dtype": found.feature.dtype,
-            "shape": list(found.feature.shape),
-            "vocabulary": found.feature.vocabulary if found.vocabulary is None else found.vocabulary,
+            "kind": feature.kind,
+            "dtype": feature.dtype,
+            "shape": list(feature.shape),
+            "vocabulary": feature.vocabulary if made_by.vocabulary is None else made_by.vocabulary,
         },
         "pretrained": pretrained,
         "recipe": identity,
@@ -102,15 +88,55 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     }
 
 
-def _identity(params: Params, modality: str, found: Recipe, pretrained: str | None) -> str:
-    """Checksum of all that makes a tensor of a clip's content."""
+def _recipe(params: Params, modality: str, clips: pl.DataFrame, chosen: list[Source]) -> Recipe:
+    """The recipe of the modality, for the clips `chosen` among all `clips`."""
+    root = params.dataset.root
+    training = (Source(**fields).below(root) for fields in clips.filter(split="train")["source"])
+    below = [source.below(root) for source in chosen]
+    # The limits are for the texts of which vocabularies are made.
+    with limits.under(params.dataset.limits, memory=False):
+        return recipe(params.features[modality], f"features.{modality}", training, below)
+
+
+def _extract(
+    params: Params,
+    job: Job,
+    made_by: Recipe,
+    identity: str,
+    clips: pl.DataFrame,
+    sources: list[Source],
+    rejected: list[dict[str, Any]],
+) -> int:
+    """Write the tensors of the part, append the clips that failed to `rejected`, and return the number of tensors."""
+    modality, part = job.cell
+    root = Path(params.dataset.root)
+    with kept.taken(modality, identity, made_by.feature, [source.key for source in sources]) as before:
+        new = [source.below(root) for number, source in enumerate(sources) if number not in before]
+        if len(before):
+            say(f"{job.command}: {len(before)} of {len(sources)} clips are taken from {store.STORE}")
+        extracted = _results(new, made_by, params.dataset, f"extract {modality} {int(part)}")
+        results = before.merged(extracted, len(sources))
+        with files.replacing(job.outputs[0]) as temporary:
+            rows = _write(temporary, _usable(clips, sources, results, modality, rejected), made_by.feature)
+            # Inside the block, so that a part without tensors is not kept.
+            if rejected and not rows:
+                raise AgmError(
+                    f"Not one of {len(rejected)} clips can be used; the first because: {rejected[0]['reason']}",
+                    where=root / (rejected[0]["path"] or ""),
+                    fix=f"see dataset.root and dataset.modalities.{modality} in params.yaml",
+                )
+    return rows
+
+
+def _identity(params: Params, modality: str, made_by: Recipe, pretrained: str | None) -> str:
+    """Checksum of everything that decides the tensor besides the clip's content."""
     ingredients = {
         "kind": params.dataset.modalities[modality].kind,
         "features": params.features[modality].model_dump(mode="json"),
         "limits": params.dataset.limits.model_dump(mode="json"),
         "quarantine": params.dataset.quarantine,
-        "feature": found.feature.to_json(),
-        "vocabulary": found.vocabulary,
+        "feature": made_by.feature.to_json(),
+        "vocabulary": made_by.vocabulary,
         "pretrained": pretrained,
         "code": code.fingerprint("extract"),
         "libraries": code.versions("extract"),
@@ -119,17 +145,18 @@ def _identity(params: Params, modality: str, found: Recipe, pretrained: str | No
 
 
 def _check_unchanged(params: Params, sources: list[Source]) -> None:
-    """Refuse files that are not those on record.
+    """Refuse files that have changed since they were listed.
 
     Raises:
-        AgmError: naming the first.
+        AgmError: naming the first one.
     """
-    listed = {each.path: each.identity for each in sources if each.path is not None}
-    seen = ask(params.dataset, sorted(listed))
-    there = {path: ABSENT if isinstance(each, str) else each for path, each in seen.items()}
-    found = identities(Graph(params), params.dataset, there)
-    # Why one that is gone or cannot be reached has no tensor, is said clip by clip.
-    changed = [path for path, each in found.items() if each is not None and each != listed[path]]
+    listed = {source.path: source.identity for source in sources if source.path is not None}
+    present = existing_or_absent(ask(params.dataset, sorted(listed)))
+    changed = []
+    for path, identity in identities(Graph(params), params.dataset, present).items():
+        # A file that is gone or cannot be reached is rejected later, with its reason.
+        if identity is not None and identity != listed[path]:
+            changed.append(path)
     if changed:
         raise AgmError(
             f"Raw files have changed since they were listed: {len(changed)}, the first is {changed[0]}",
@@ -139,34 +166,37 @@ def _check_unchanged(params: Params, sources: list[Source]) -> None:
 
 
 def _clips(job: Job, modality: str) -> pl.DataFrame:
-    """The manifest's clips with columns clip_id, split, source."""
+    """The manifest's clips with the columns clip_id, split, source."""
     (index,), (manifest,) = job.inputs, job.data
     files.read_index(index, "agm ingest", manifest.name)
     return pl.read_parquet(manifest).select("clip_id", "split", source=modality)
 
 
-def _results(sources: list[Source], found: Recipe, dataset: Dataset, label: str) -> Iterator[Result]:
-    """For each clip its tensor, or the reason why there is none, and its file's checksum."""
-    attempt = partial(_attempt, load=found.load, most=dataset.limits, refuse_constant="constant" in dataset.quarantine)
+def _results(sources: list[Source], made_by: Recipe, dataset: Dataset, label: str) -> Iterator[Result]:
+    """For each clip its tensor, or the reason why it has none, and the checksum of its file."""
+    refuse_constant = "constant" in dataset.quarantine
+    attempt = partial(_attempt, load=made_by.load, most=dataset.limits, refuse_constant=refuse_constant)
+    # A pickle is read whole: in several processes, each would hold all of it.
     if any(map(packed.in_pickle, sources)):
         return track(map(attempt, sources), len(sources), label)
-    if found.finish is None:
+    if made_by.finish is None:
         return parallel_map(attempt, sources, label, died=_fatal)
-    # One at a time: what a network reads is often larger than what is kept, and waits until it is its turn.
-    return _finished(parallel_map(attempt, sources, label, chunk=1, died=_fatal), found.finish)
+    # Clips are sent one at a time: the input of a network is often larger than its output, and waits for its turn.
+    return _finished(parallel_map(attempt, sources, label, chunk=1, died=_fatal), made_by.finish)
 
 
 def _finished(results: Iterator[Result], finish: Finish) -> Iterator[Result]:
-    """What `finish` makes of the tensors among the results, a batch at a time."""
+    """Yield the results with the tensors that `finish` makes of theirs, a batch at a time."""
     while batch := list(islice(results, BATCH)):
-        tensors = [tensor for tensor, _ in batch if not isinstance(tensor, str)]
-        made = iter(finish(tensors) if tensors else [])
-        for tensor, content in batch:
-            yield tensor if isinstance(tensor, str) else _finite(next(made)), content
-
-
-def _finite(tensor: np.ndarray) -> np.ndarray | str:
-    return tensor if np.isfinite(tensor).all() else "the pretrained network makes of it a number that is not finite"
+        loaded = [tensor for tensor, _ in batch if not isinstance(tensor, str)]
+        made = iter(finish(loaded) if loaded else [])
+        for result, content in batch:
+            # A clip without a tensor keeps its reason.
+            if not isinstance(result, str):
+                result = next(made)
+                if not np.isfinite(result).all():
+                    result = "the pretrained network makes of it a number that is not finite"
+            yield result, content
 
 
 def _fatal(source: Source) -> Result:
@@ -174,20 +204,22 @@ def _fatal(source: Source) -> Result:
 
 
 def _attempt(source: Source, load: Load, most: Limits, refuse_constant: bool = False) -> Result:
-    """The tensor of one clip, or the reason why there is none, and the checksum of its file.
+    """The tensor of one clip, or the reason why it has none, and the checksum of its file.
 
     Args:
-        refuse_constant: whether constant arrays are quarantined. `agm ingest` has looked at them, but not into files of
-            many clips.
+        refuse_constant: whether constant arrays of files of many clips are quarantined. `agm ingest` checks other
+            files only.
     """
     tensor = _tensor(source, load, most, refuse_constant)
+    if source.path is None:
+        return tensor, ""
     try:
-        return tensor, _content(source.path) if source.path is not None else ""
+        return tensor, _content(source.path)
     except OSError:
-        return tensor, ""  # there is no tensor either
+        return tensor, ""  # the file cannot be read, and there is no tensor either
 
 
-@lru_cache(maxsize=8)  # of a file of many clips
+@lru_cache(maxsize=8)  # for files of many clips
 def _content(path: str) -> str:
     return files.sha256(Path(path))
 
@@ -196,22 +228,24 @@ def _tensor(source: Source, load: Load, most: Limits, refuse_constant: bool) -> 
     try:
         with warnings_named(source.path), limits.under(most, memory=not packed.in_pickle(source)):
             tensor = load(source)
-        return CONSTANT if refuse_constant and source.member is not None and _constant(tensor) else tensor
+        if refuse_constant and source.member is not None and _constant(tensor):
+            return CONSTANT
+        return tensor
     except Unusable as error:
         return str(error)
     except OSError as error:
         return f"the file cannot be read: {error.strerror or error}"
     except MissingExtra:
-        raise  # no clip can be read without the package
-    # Whatever a decoder does with a broken file quarantines this clip, and does not end the run.
-    except Exception as error:
+        raise  # without the package, no clip can be read
+    except Exception as error:  # a broken file can make a decoder raise anything; only this clip is quarantined
         return f"the file cannot be decoded: {type(error).__name__}: {error}"
 
 
 def _constant(tensor: np.ndarray) -> bool:
-    """Whether all numbers of an array [steps or channels, …] are equal, padding aside."""
-    filled = tensor[tensor.reshape(len(tensor), -1).any(axis=1)]
-    return filled.size == 0 or filled.min() == filled.max()
+    """Whether all numbers of an array [steps or channels, …] are equal; steps of zeros are padding and do not count."""
+    holds_values = tensor.reshape(len(tensor), -1).any(axis=1)
+    values = tensor[holds_values]
+    return values.size == 0 or values.min() == values.max()
 
 
 def _usable(
@@ -222,17 +256,25 @@ def _usable(
     rejected: list[dict[str, Any]],
 ) -> Iterator[Row]:
     """Yield the rows of the clips that have a tensor; append the others to `rejected`."""
-    names = zip(clips["clip_id"], clips["split"], sources, strict=True)
-    for (clip_id, split, source), (result, content) in zip(names, results, strict=True):
-        if isinstance(result, str):
-            about = {"modality": modality, "step": "extract", "reason": result, "path": source.path}
-            rejected.append({"clip_id": clip_id, "split": split, **about})
-        else:
+    rows = zip(clips["clip_id"], clips["split"], sources, results, strict=True)
+    for clip_id, split, source, (result, content) in rows:
+        if not isinstance(result, str):
             yield clip_id, source.key, content, result
+            continue
+        rejected.append(
+            {
+                "clip_id": clip_id,
+                "split": split,
+                "modality": modality,
+                "step": "extract",
+                "reason": result,
+                "path": source.path,
+            }
+        )
 
 
 def _write(path: Path, rows: Iterator[Row], feature: Feature) -> int:
-    """Write rows in row groups of bounded size, and return how many there were."""
+    """Write rows in row groups of bounded size, and return the number of rows."""
     layout = tensors.schema(dict.fromkeys(kept.COLUMNS, pa.string()), {"tensor": feature})
     most = max(1, min(MOST_ROWS, ROW_GROUP_BYTES // feature.nbytes))
     names: list[tuple[str, str, str]] = []

@@ -1,9 +1,9 @@
-"""Text to int32 [words]: 0 is padding, 1 an unknown word, 2 and above the words of the vocabulary.
+"""Turn text into int32 [words]: 0 is padding, 1 an unknown word, 2 and above the words of the vocabulary.
 
 A text is normalised (`normalised`) and divided into words by the rules of Unicode (UAX #29), which the library `regex`
-implements. They know no dictionaries: in scripts that put no spaces between words every Chinese character, every
-hiragana and every cluster of Thai, Lao, Khmer and Burmese is a word of its own; katakana stay together. An emoji is a
-word, with all that belongs to it: its skin tone, the members of a family, the two letters of a flag.
+implements. The rules use no dictionary. So in scripts without spaces between words every Chinese character, every
+hiragana and every cluster of Thai, Lao, Khmer and Burmese is a word; katakana stay together. An emoji is one word with
+everything that belongs to it: its skin tone, the members of a family, the two letters of a flag.
 """
 
 import unicodedata
@@ -26,19 +26,19 @@ from agm.pipeline.io.tensors import Feature
 UNKNOWN = 1
 FIRST_WORD = 2
 
-# What is not seen: soft hyphens, zero-width spaces, variation selectors; but not the tags that tell England's flag from
-# Wales'. A zero-width joiner is part of an emoji, and elsewhere a hint for drawing letters.
+# Invisible characters: soft hyphens, zero-width spaces, variation selectors; but not the tags that distinguish the flag
+# of England from that of Wales. A zero-width joiner is part of an emoji, and elsewhere a hint for drawing letters.
 INVISIBLE = regex.compile(
     r"[\p{Default_Ignorable_Code_Point}--[\u200d\U000e0020-\U000e007f]]|\u200d(?!\p{Extended_Pictographic})", regex.V1
 )
-# Unicode keeps `end.Start`, `note:this` and `tap_dancing` together, which are two words each in what people write.
+# Unicode keeps `end.Start`, `note:this` and `tap_dancing` together; people mean two words by each.
 JOINED = regex.compile(r"_|(?<=\p{L}\p{M}*)[.:](?=\p{L})")
 BOUNDARY = regex.compile(r"\b", regex.WORD | regex.V1)
 SAYS = regex.compile(r"[\p{L}\p{N}\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}]")
 
 
 def feature(settings: TextFeatures, vocabulary: list[str]) -> Feature:
-    """What `load` returns."""
+    """The form of what `load` returns."""
     return Feature("text", "int32", (settings.max_tokens,), vocabulary=FIRST_WORD + len(vocabulary))
 
 
@@ -51,9 +51,9 @@ def load(source: Source, settings: TextFeatures, ids: Mapping[str, int]) -> np.n
     first = read(source, settings)[: settings.max_tokens]
     if not first:
         raise Unusable("the text holds no word")
-    found = np.zeros(settings.max_tokens, np.int32)
-    found[: len(first)] = [ids.get(word, UNKNOWN) for word in first]
-    return found
+    tensor = np.zeros(settings.max_tokens, np.int32)
+    tensor[: len(first)] = [ids.get(word, UNKNOWN) for word in first]
+    return tensor
 
 
 def read(source: Source, settings: TextFeatures) -> list[str]:
@@ -66,9 +66,10 @@ def read(source: Source, settings: TextFeatures) -> list[str]:
 
 
 def words(text: str, settings: TextFeatures) -> list[str]:
-    """The words of a text in order, in lower case where the settings say so."""
-    found = words_of(text)
-    return [word.lower() for word in found] if settings.lowercase else found
+    """The words of a text in order, in lower case where the settings ask for that."""
+    in_order = words_of(text)
+    # Lower case after the division into words: it can change what belongs together.
+    return [word.lower() for word in in_order] if settings.lowercase else in_order
 
 
 def content(source: Source) -> str:
@@ -102,14 +103,14 @@ def words_of(text: str) -> list[str]:
 
 
 def vocabulary(sources: Iterable[Source], settings: TextFeatures) -> list[str]:
-    """The most frequent words of the given texts, ties in alphabetical order; unreadable ones count nothing."""
+    """The most frequent words of the given texts, ties in alphabetical order; unreadable texts do not count."""
     counts = Counter(chain.from_iterable(texts(sources, settings)))
     frequent = sorted((-count, word) for word, count in counts.items() if count >= settings.min_count)
     return [word for _, word in frequent[: settings.max_vocabulary]]
 
 
 def texts(sources: Iterable[Source], settings: TextFeatures) -> Iterator[list[str]]:
-    """The words of every text that can be read; the other clips are rejected where they are extracted."""
+    """Yield the words of every text that can be read; extraction rejects the other clips."""
     for source in sources:
         with suppress(Unusable, OSError):
             yield read(source, settings)

@@ -1,4 +1,4 @@
-"""Text to the tokens of a Hugging Face tokenizer: int32 [words], its ids plus one, so that 0 is padding."""
+"""Turn text into the tokens of a Hugging Face tokenizer: int32 [words], its ids plus one, so that 0 is padding."""
 
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def feature(settings: TextFeatures, key: str) -> Feature:
-    """What `load` returns.
+    """The form of what `load` returns.
 
     Raises:
         AgmError: when the folder, which the parameter `key` names, holds no tokenizer.
@@ -34,10 +34,10 @@ def load(source: Source, settings: TextFeatures) -> np.ndarray:
     Raises:
         Unusable: when the file is not UTF-8 or holds no token.
     """
-    tokens = numbers(source, settings.tokenizer, settings.max_tokens)
-    found = np.zeros(settings.max_tokens, np.int32)
-    found[: len(tokens)] = tokens + 1
-    return found
+    ids = numbers(source, settings.tokenizer, settings.max_tokens)
+    tensor = np.zeros(settings.max_tokens, np.int32)
+    tensor[: len(ids)] = ids + 1
+    return tensor
 
 
 def numbers(source: Source, folder: str, most: int) -> np.ndarray:
@@ -46,17 +46,21 @@ def numbers(source: Source, folder: str, most: int) -> np.ndarray:
     Raises:
         Unusable: when the file is not UTF-8 or holds no token.
     """
-    found = _tokenizer(folder, most).encode(content(source))
-    if all(found.special_tokens_mask):
+    encoded = _tokenizer(folder, most).encode(content(source))
+    # Special tokens, such as the mark of the beginning, are there for an empty text too.
+    if all(encoded.special_tokens_mask):
         raise Unusable("the text holds no token")
-    return np.array(found.ids, np.int64)
+    return np.array(encoded.ids, np.int64)
 
 
 def spelt(folder: str, ids: np.ndarray) -> list[str]:
-    """The tokens that the tokenizer's own ids stand for; the numbers themselves where the folder is not there."""
-    if not path(folder).is_file():
-        return [str(each) for each in ids]
-    return [_tokenizer(folder, 1).id_to_token(int(each)) or str(each) for each in ids]
+    """The tokens of the tokenizer's own ids; the numbers themselves where the folder is missing."""
+    spellings = [str(number) for number in ids]
+    if path(folder).is_file():
+        tokenizer = _tokenizer(folder, 1)
+        for place, number in enumerate(ids):
+            spellings[place] = tokenizer.id_to_token(int(number)) or spellings[place]
+    return spellings
 
 
 def highest(folder: str) -> int:
@@ -86,13 +90,13 @@ def check(folder: str, key: str) -> None:
 
 
 def path(folder: str) -> Path:
-    """The file that is the whole tokenizer."""
+    """The file that holds the whole tokenizer."""
     return Path(folder, "tokenizer.json")
 
 
 @cache
 def _tokenizer(folder: str, most: int) -> "Tokenizer":
-    """The tokenizer, once in each process."""
+    """The tokenizer, loaded once in each process."""
     require("tokenizers", "text")
     from tokenizers import Tokenizer
 

@@ -1,8 +1,8 @@
-"""Networks trained by others: what they make of clips is a feature like any other."""
+"""Networks that others trained: their outputs are features like any other."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 Finish = Callable[[list[np.ndarray]], list[np.ndarray]]
-"""What makes the tensors of a batch of clips of what was loaded of each."""
+"""Makes the tensors of a batch of clips from what was loaded of each clip."""

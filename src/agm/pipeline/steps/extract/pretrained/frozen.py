@@ -1,8 +1,8 @@
-"""Pretrained networks that turn clips into sequences of vectors, float32 [steps, size], and are not trained.
+"""Turn clips into sequences of vectors, float32 [steps, size], by pretrained networks that are not trained further.
 
-Clips are decoded in the worker processes; the network runs in this one, on the device, over the clips of a batch that
-are of one shape. So it never sees padding: what is beyond a clip's last step is zeros in the result alone. On a CPU it
-runs on one thread, for the values would differ with their number; parts run side by side.
+Worker processes decode the clips; the network runs in this process, on the device, over the clips of a batch that have
+one shape. So it never sees padding: only the result has zeros after a clip's last step. On a CPU it runs on one thread,
+because the values would differ with the number of threads; parts run side by side instead.
 """
 
 from collections import defaultdict
@@ -20,11 +20,11 @@ from agm.pipeline.steps.extract.sequence import filled
 
 
 def sequences(network: nn.Module, longest: np.ndarray, key: str) -> tuple[Feature, Finish]:
-    """What `network`, [B, …] → [B, steps, size], makes of clips, and the function that runs it on a batch of them.
+    """The form of the outputs of `network`, [B, …] → [B, steps, size], and the function that runs it on clips.
 
     Args:
-        longest: an input of the greatest length there can be.
-        key: the parameters' name, for errors.
+        longest: an input of the greatest possible length.
+        key: the name of the parameters, for errors.
 
     Raises:
         AgmError: when the network cannot read `longest`.
@@ -43,17 +43,17 @@ def sequences(network: nn.Module, longest: np.ndarray, key: str) -> tuple[Featur
 
 
 def _filled(run: Finish, steps: int, clips: list[np.ndarray]) -> list[np.ndarray]:
-    return [filled(each, steps) for each in run(clips)]
+    return [filled(vectors, steps) for vectors in run(clips)]
 
 
 @torch.inference_mode()
 def _vectors(network: nn.Module, device: torch.device, clips: list[np.ndarray]) -> list[np.ndarray]:
-    """The network's vectors of every clip; clips of one shape are run together."""
-    alike = defaultdict(list)
+    """The network's vectors of every clip; clips of one shape run together."""
+    numbers_of: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for number, clip in enumerate(clips):
-        alike[clip.shape].append(number)
-    found: dict[int, np.ndarray] = {}
-    for numbers in alike.values():
+        numbers_of[clip.shape].append(number)
+    vectors_of: dict[int, np.ndarray] = {}
+    for numbers in numbers_of.values():
         batch = torch.from_numpy(np.stack([clips[number] for number in numbers])).to(device)
-        found |= zip(numbers, network(batch).float().cpu().numpy(), strict=True)
-    return [found[number] for number in range(len(clips))]
+        vectors_of |= zip(numbers, network(batch).float().cpu().numpy(), strict=True)
+    return [vectors_of[number] for number in range(len(clips))]

@@ -1,4 +1,4 @@
-"""Frozen networks of Hugging Face: text to a vector for each token, [words, size], the states after the last layer.
+"""Turn text into a vector for each token, [words, size], the states after the last layer of a Hugging Face network.
 
 Special tokens have vectors too. Every text is read at its own length.
 """
@@ -29,24 +29,24 @@ class Language(nn.Module):
 
 
 def network(folder: str, key: str) -> Language:
-    """The network with its weights; of one that translates, the half that reads.
+    """The network with its weights; of an encoder and decoder, only the encoder.
 
     Raises:
         AgmError: when the folder does not hold it and its tokenizer.
         MissingExtra: when the library is not installed.
     """
     tokens.check(folder, f"{key}.model")
-    os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
+    os.environ["HF_HUB_OFFLINE"] = "1"  # the library reads it when it is imported
     require("transformers", "text")
     from safetensors import SafetensorError
     from transformers import AutoModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    logging.set_verbosity_error()  # what it would warn of is refused below
+    logging.set_verbosity_error()  # its warnings are errors below
     try:
-        # Weights in safetensors and no code from the folder: nothing of it is run.
-        found, said = AutoModel.from_pretrained(
+        # Weights in safetensors, and no code from the folder: nothing in it is run.
+        model, loading_info = AutoModel.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
@@ -60,10 +60,11 @@ def network(folder: str, key: str) -> Language:
             where=Path(folder),
             fix="the folder must hold config.json and model.safetensors, as `save_pretrained(folder)` writes them",
         ) from None
-    # Weights that are not there would be random ones, with no more than a warning; what pools the tokens is not used.
-    if missing := sorted(name for name in said["missing_keys"] if not name.startswith("pooler.")):
+    # Missing weights would be random, with only a warning. The pooling of tokens is not used, and may be random.
+    missing = sorted(name for name in loading_info["missing_keys"] if not name.startswith("pooler."))
+    if missing:
         raise AgmError(f"The pretrained network lacks weights: {', '.join(missing[:5])}, …", where=Path(folder))
-    return Language(found.get_encoder() if found.config.is_encoder_decoder else found)
+    return Language(model.get_encoder() if model.config.is_encoder_decoder else model)
 
 
 def load(source: Source, settings: TextFeatures) -> np.ndarray:
@@ -76,5 +77,5 @@ def load(source: Source, settings: TextFeatures) -> np.ndarray:
 
 
 def longest(settings: TextFeatures) -> np.ndarray:
-    """As many tokens as `load` returns at most, and the highest that there are."""
+    """The largest number of tokens that `load` returns, each with the highest id."""
     return np.full(settings.max_tokens, tokens.highest(settings.frozen.model), np.int64)

@@ -1,6 +1,6 @@
-"""Optical flow by RAFT (Teed & Deng, 2020), as torchvision has it, with weights from a local file.
+"""Compute optical flow by RAFT (Teed & Deng, 2020) in torchvision's implementation, with weights from a local file.
 
-The pictures come from the worker processes (`flow.runs`); the network runs in this one, on the device.
+The pictures come from the worker processes (`flow.runs`); the network runs in this process, on the device.
 """
 
 from functools import partial
@@ -16,15 +16,15 @@ from agm.pipeline.runtime.device import prepare_device
 from agm.pipeline.steps.extract import flow
 from agm.pipeline.steps.extract.pretrained import Finish, weights
 
-# Pairs of pictures that the network is given at once.
+# The number of pairs of pictures that the network gets at once.
 PAIRS = 16
 
 
 def flows(settings: FlowFeatures, key: str) -> Finish:
-    """The function from the pictures of some clips, as `flow.runs` gives them, to their flow as it is kept.
+    """The function from the pictures of some clips, as `flow.runs` returns them, to their flow in the stored form.
 
     Raises:
-        AgmError: when there are no such weights; the parameter `key` names their file.
+        AgmError: when the weights are missing or others; the parameter `key` names their file.
     """
     network = models.get_model(settings.method, weights=None)
     path = Path(settings.weights)
@@ -45,6 +45,9 @@ def _fields(network: nn.Module, device: torch.device, method: str, runs: np.ndar
     size, size]."""
     pairs = torch.from_numpy(np.stack([runs[:, :-1], runs[:, 1:]])).flatten(1, 2)
     transform = models.get_model_weights(method).DEFAULT.transforms()
-    # The last of its estimates, each of which refines the one before.
-    found = [network(*transform(*each.to(device)))[-1] for each in pairs.split(PAIRS, dim=1)]
-    return torch.cat(found).cpu().numpy()
+    fields = []
+    for some in pairs.split(PAIRS, dim=1):
+        before, after = transform(*some.to(device))
+        # The network returns a list of estimates, each of which refines the one before.
+        fields.append(network(before, after)[-1])
+    return torch.cat(fields).cpu().numpy()

@@ -1,7 +1,7 @@
-"""Frozen networks of torchvision: images and frames to a vector each, [frames, size], or a clip to one, [1, size].
+"""Turn images and frames into a vector each, [frames, size], or a clip into one, [1, size], by torchvision's networks.
 
-The vector is what the network's classifier reads: the classifier's last layer is left out. Pictures go through the
-transformation that torchvision publishes with the weights, at their full size.
+The vector is the input of the last layer of the network's classifier. Pictures go through the transformation that
+torchvision publishes with the weights, at their full size.
 """
 
 import re
@@ -50,44 +50,49 @@ def network(settings: FrozenVision, key: str, kind: str) -> nn.Module:
     """The network with its weights.
 
     Args:
-        kind: "video" or "image"; a network of videos reads no images.
+        kind: "video" or "image"; a network of videos does not read images.
 
     Raises:
-        AgmError: when torchvision has no such network or weights, or the file is not what it should be.
+        AgmError: when torchvision has no such network or weights, or the file holds something else.
     """
-    entry, moving = _entry(settings, key), settings.model in _names(models.video)
-    if moving and kind == "image":
+    entry = _entry(settings, key)
+    reads_videos = settings.model in _names(models.video)
+    if reads_videos and kind == "image":
         raise AgmError(f"{settings.model} reads videos, not images", where=f"{key}.model", fix=_known(models))
-    found = models.get_model(settings.model, weights=None, **_options(settings.model, entry))
-    last = _without_last_layer(found)
+    model = models.get_model(settings.model, weights=None, **_options(settings.model, entry))
+    last_layer = _without_last_layer(model)
     path = Path(settings.weights)
     state = weights.read(path, f"{key}.weights")
-    weights.rename(state, lambda name: None if name.startswith(f"{last}.") else _present(name))
-    weights.fill(found, state, path, settings.model)
-    return Clips(found) if moving else Pictures(found)
+    weights.rename(state, lambda name: None if name.startswith(f"{last_layer}.") else _present(name))
+    weights.fill(model, state, path, settings.model)
+    return Clips(model) if reads_videos else Pictures(model)
 
 
 def load_image(source: Source, settings: ImageFeatures) -> np.ndarray:
-    """The picture as the network wants it, float32 [1, 3, height, width]."""
+    """The picture as the network reads it, float32 [1, 3, height, width]."""
     picture = image.whole(source, settings).convert("RGB")
     return _prepared(np.moveaxis(np.asarray(picture, np.uint8), 2, 0), settings.frozen)
 
 
 def load_video(source: Source, settings: VideoFeatures) -> np.ndarray:
-    """The clip's chosen frames as the network wants them, float32 [T, 3, height, width], for one of videos
+    """The clip's chosen frames as the network reads them, float32 [T, 3, height, width]; for a network of videos
     [3, T, height, width]."""
     frames = video.chosen(source, settings, partial(_frame, half=source.half, settings=settings))
     return _together(frames, settings.frozen)
 
 
 def longest(settings: VideoFeatures | ImageFeatures) -> np.ndarray:
-    """An input like those that `load_video` or `load_image` returns."""
+    """An input of the form that `load_video` or `load_image` returns."""
     black = _prepared(np.zeros((3, 64, 64), np.uint8), settings.frozen)
-    return _together([black] * settings.frames, settings.frozen) if settings.kind == "video" else black
+    if settings.kind == "image":
+        return black
+    return _together([black] * settings.frames, settings.frozen)
 
 
 def _together(frames: list[np.ndarray], settings: FrozenVision) -> np.ndarray:
-    return np.concatenate(frames, axis=1 if settings.model in _names(models.video) else 0)
+    """The frames in one array; the axis of time is the second one for a network of videos, and else the first."""
+    axis = 1 if settings.model in _names(models.video) else 0
+    return np.concatenate(frames, axis=axis)
 
 
 def _frame(frame: VideoFrame, aspect: Fraction, half: str | None, settings: VideoFeatures) -> np.ndarray:
@@ -95,7 +100,7 @@ def _frame(frame: VideoFrame, aspect: Fraction, half: str | None, settings: Vide
 
 
 def _prepared(pixels: np.ndarray, settings: FrozenVision) -> np.ndarray:
-    """uint8 [3, height, width] to float32 [1, 3, height, width], for a network of videos [3, 1, height, width]."""
+    """uint8 [3, height, width] to float32 [1, 3, height, width]; for a network of videos [3, 1, height, width]."""
     torch.set_num_threads(1)
     transform = _transform(settings.model, settings.entry)
     return transform(torch.from_numpy(np.ascontiguousarray(pixels))[None]).numpy()
@@ -112,11 +117,14 @@ def _names(module: object) -> tuple[str, ...]:
 
 
 def _known(*modules: object) -> str:
-    return f"one of {', '.join(name for module in modules for name in _names(module))}"
+    names: list[str] = []
+    for module in modules:
+        names += _names(module)
+    return f"one of {', '.join(names)}"
 
 
 def _entry(settings: FrozenVision, key: str) -> WeightsEnum:
-    """The published weights that the file is said to hold."""
+    """The published weights that the file should hold."""
     if settings.model not in _names(models) + _names(models.video):
         what = f"torchvision has no network '{settings.model}' for images or videos"
         raise AgmError(what, where=f"{key}.model", fix=_known(models, models.video))
@@ -128,7 +136,7 @@ def _entry(settings: FrozenVision, key: str) -> WeightsEnum:
 
 
 def _options(model: str, entry: WeightsEnum) -> dict[str, object]:
-    """What torchvision derives from published weights when it builds a network, and not when that starts empty."""
+    """Options of a network that torchvision takes from published weights, and that must be given without them."""
     if model.startswith("vit_"):
         return {"image_size": entry.meta["min_size"][0]}
     if model in ("googlenet", "inception_v3"):
@@ -137,13 +145,16 @@ def _options(model: str, entry: WeightsEnum) -> dict[str, object]:
 
 
 def _without_last_layer(network: nn.Module) -> str:
-    """Make the classifier's last layer, linear or a convolution, hand on what it is given; its name."""
-    layers = [name for name, each in network.named_modules() if isinstance(each, nn.Linear | nn.Conv2d | nn.Conv3d)]
-    owner, _, name = layers[-1].rpartition(".")
+    """Replace the classifier's last layer, linear or a convolution, by the identity, and return its name."""
+    last = ""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+            last = name
+    owner, _, name = last.rpartition(".")
     setattr(network.get_submodule(owner), name, nn.Identity())
-    return layers[-1]
+    return last
 
 
 def _present(name: str) -> str:
-    """A weight's name in the networks of today: the published files of the DenseNets are older."""
+    """A weight's present name: the published files of the DenseNets have older names."""
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)

@@ -1,4 +1,4 @@
-"""Weights of pretrained networks, from local files that cannot run code: nothing is ever downloaded."""
+"""Read weights of pretrained networks from local files, without running code of them; nothing is downloaded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,53 +13,52 @@ from agm.pipeline.errors import AgmError
 
 
 def read(path: Path, key: str) -> dict[str, Tensor]:
-    """The weights by name, of a .safetensors file or of one that `torch.save` wrote.
+    """The weights by name, from a .safetensors file or one that `torch.save` wrote.
 
     Raises:
-        AgmError: when the file, which the parameter `key` names, is missing, damaged or anything but tensors by name.
+        AgmError: when the file, which the parameter `key` names, is missing, damaged or not tensors by name.
     """
     if not path.is_file():
         raise AgmError("There are no pretrained weights", where=path, fix=f"set {key} to a local file")
     try:
-        # `weights_only`: a pickle that would run code is refused.
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        # `weights_only` refuses a pickle that would run code.
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        message = str(error) or type(error).__name__
         raise AgmError(
-            f"The pretrained weights cannot be read, or are more than tensors: {_first_line(error)}",
+            f"The pretrained weights cannot be read, or are more than tensors: {message.splitlines()[0]}",
             where=path,
             fix=f"set {key} to a file of weights alone, .safetensors or .pth",
         ) from None
-    if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise AgmError(
             "The pretrained weights are not tensors by name",
             where=path,
             fix="store the network's state_dict() alone in it",
         )
-    return found
+    return state
 
 
-def rename(weights: dict[str, Tensor], name: Callable[[str], str | None]) -> None:
-    """Give each of the weights the name that `name` gives, and leave out those to which it gives None.
+def rename(state: dict[str, Tensor], name: Callable[[str], str | None]) -> None:
+    """Give each of the weights the name that `name` returns, and remove those for which it returns None.
 
-    In place: beside the tensors `torch.save` keeps the versions of the layers, which a new dictionary would lose.
+    This changes `state` in place: beside the tensors it holds the versions of the layers, which a new dictionary would
+    lose.
     """
-    for old in list(weights):
-        value, new = weights.pop(old), name(old)
+    for old in list(state):
+        value = state.pop(old)
+        new = name(old)
         if new is not None:
-            weights[new] = value
+            state[new] = value
 
 
-def fill(network: nn.Module, weights: dict[str, Tensor], path: Path, model: str) -> None:
-    """Give `network` its weights, all of them and no others.
+def fill(network: nn.Module, state: dict[str, Tensor], path: Path, model: str) -> None:
+    """Load all of `state`, and nothing else, into `network`.
 
     Raises:
-        AgmError: when they are those of another network than `model`.
+        AgmError: when it holds the weights of another network than `model`.
     """
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise AgmError(f"These are not the weights of {model}: {str(error)[:1000]}", where=path) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
