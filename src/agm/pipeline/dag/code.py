@@ -30,7 +30,7 @@ NETWORKS = (
     f"{STEP}/shard/stream.py",
 )
 METHODS = ("methods/__init__.py", "methods/method.py", "methods/parameters.py", "pipeline/config/methods.py")
-SCORES = ("metrics/classification.py", "metrics/competition.py", "metrics/responses.py")
+SCORES = ("metrics",)
 FILES = tuple(f"{IO}/{name}.py" for name in ("encoding", "hdf5", "limits", "media", "source"))
 TABLES = (f"{IO}/tables.py", f"{IO}/tensors.py")
 STEPS = {
@@ -63,8 +63,7 @@ STEPS = {
     "evaluate_concept": (f"{STEP}/evaluate", *METHODS, *SCORES, *NETWORKS),
     "report": (
         f"{STEP}/report",
-        "metrics/competition.py",
-        "metrics/intervals.py",
+        *SCORES,
         f"{IO}/tables.py",
         "pipeline/runtime/terminal.py",
     ),
