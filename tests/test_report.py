@@ -19,7 +19,7 @@ from agm.pipeline import cli, config
 from agm.pipeline.dag import provenance
 from agm.pipeline.dag.graph import Graph, Job
 from agm.pipeline.io.files import checksums, read_json, write_json
-from agm.pipeline.steps.report import figures, tables
+from agm.pipeline.steps.report import data_tables, figures
 from agm.pipeline.steps.report.collect import collect
 from whole import whole
 
@@ -699,7 +699,7 @@ def test_an_inspection_of_other_shards_is_refused(capsys: pytest.CaptureFixture[
 
 def test_page_counts_what_shows_nothing() -> None:
     made = Made(parameters())
-    rows = tables.flaws(collect(made.params)).rows
+    rows = data_tables.flaws(collect(made.params)).rows
     assert [[cell.text for cell in row] for row in rows] == [
         ["video", "blank file", "2", "0"],
         ["audio", "silent file", "0", "31"],

@@ -4,69 +4,16 @@ Snakemake's rules and `dvc.yaml` state the same graph in their own languages, an
 commands take their paths from here, so that a path is spelled in one place.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
 from agm.pipeline.config import Params
+from agm.pipeline.dag.job import MANY, RECORDS, TRAINING, Job
+
+__all__ = ["MANY", "RECORDS", "TRAINING", "Graph", "Job"]
 
 RAW = Path("data/raw")
-
-RECORDS = Path("records")
-"""Of each job a small file that says what its results were made from, at the path of its index."""
-MANY = ("extract", "train", "concept", "evaluate", "evaluate_concept")
-"""Steps of which DVC has one stage for many jobs, which differ in the last word of their cells: a seed or a part. Its
-time grows with the number of stages."""
-TRAINING = ("train", "concept")
-"""Steps that train a network. The index of such a run says whether it failed."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One command of the DAG.
-
-    Attributes:
-        step: the step, a key of `agm.pipeline.dag.code.STEPS`.
-        cell: which one of the step's jobs: the arguments of the command.
-        index: the small JSON file among the outputs that says what they are, and that the job is done.
-        outputs: the other files and folders it writes.
-        inputs: small files it reads, compared by content: annotations and the indexes of other jobs.
-        selected: of an index among the inputs the dotted keys that matter; without an entry all of it does.
-        data: bulky files it reads; the indexes among `inputs` vouch for them.
-        parameters: dotted keys of `params.yaml` that it depends on.
-        code: names of the fingerprints (`agm.pipeline.dag.code`) of the source that it runs.
-        after_runs: whether its method reads finished runs: for DVC such jobs are a stage of their own.
-    """
-
-    step: str
-    cell: tuple[str, ...]
-    index: Path
-    outputs: tuple[Path, ...]
-    inputs: tuple[Path, ...]
-    data: tuple[Path, ...]
-    parameters: tuple[str, ...]
-    code: tuple[str, ...]
-    after_runs: bool = False
-    selected: tuple[tuple[Path, tuple[str, ...]], ...] = ()
-
-    @property
-    def record(self) -> Path:
-        """The small JSON file that says what the outputs were made from (`agm.pipeline.dag.provenance`). No job reads
-        it: results that are made anew and come out the same are no reason to run what follows."""
-        return RECORDS / self.index
-
-    @property
-    def stage(self) -> str:
-        """The name of its stage in dvc.yaml, which is that of all its seeds or parts."""
-        name = f"{self.step}_after_runs" if self.after_runs else self.step
-        cell = self.cell[:-1] if self.step in MANY else self.cell
-        return f"{name}@{'-'.join(cell)}" if cell else name
-
-    @property
-    def command(self) -> str:
-        """The command line: the same text for a person, Snakemake and DVC."""
-        return " ".join(["agm", self.step.replace("_", "-"), *self.cell])
 
 
 class Graph:
@@ -75,13 +22,15 @@ class Graph:
     def __init__(self, params: Params) -> None:
         self.params = params
         self.data = Path("data") / params.dataset.name
-        self.raw = self.data / "raw.json"  # which `agm check` writes; not a job, because it would always have to run
+        # Written by `agm check`, which is not a job, because it would always have to run.
+        self.raw = self.data / "raw.json"
         self.runs = Path("runs") / params.dataset.name
         self.evaluations = Path("evaluations") / params.dataset.name
         self.reports = Path("reports")
 
     @cached_property
     def jobs(self) -> tuple[Job, ...]:
+        """All jobs, each one after those that it depends on."""
         return tuple(self._jobs())
 
     def job(self, step: str, *cell: object) -> Job:
@@ -102,8 +51,11 @@ class Graph:
 
     @cached_property
     def makers(self) -> dict[Path, Job]:
-        """Of each index and output the job that makes it."""
-        return {path: job for job in self.jobs for path in (job.index, *job.outputs)}
+        """For each index and output the job that makes it."""
+        makers = {}
+        for job in self.jobs:
+            makers |= dict.fromkeys(job.results, job)
+        return makers
 
     def _jobs(self) -> Iterator[Job]:
         study = self.params.study
@@ -155,12 +107,13 @@ class Graph:
         )
 
     def _list(self) -> Job:
+        annotations = [self._annotations(key).index for key in self.params.dataset.annotations]
         return Job(
             step="list",
             cell=(),
             index=self.data / "listing.json",
             outputs=(self.data / "clips.parquet", self.data / "listing.parquet"),
-            inputs=(*(self._annotations(key).index for key in self.params.dataset.annotations), self.raw),
+            inputs=(*annotations, self.raw),
             data=(),
             parameters=self._source,
             code=("list",),
@@ -206,25 +159,27 @@ class Graph:
             code=("extract",),
         )
 
+    def _all_parts(self) -> list[Job]:
+        """The extraction jobs of all modalities."""
+        jobs: list[Job] = []
+        for modality in self.params.study.modalities:
+            jobs += self.parts(modality)
+        return jobs
+
     def _shard(self) -> Job:
-        parts = [part for name in self.params.study.modalities for part in self.parts(name)]
+        parts = self._all_parts()
         return Job(
             step="shard",
             cell=(),
             index=self.data / "shards.json",
             outputs=(self.data / "shards", self.data / "quarantine.parquet"),
-            inputs=(self.data / "manifest.json", *(part.index for part in parts)),
-            data=(
-                self.data / "manifest.parquet",
-                self.data / "rejected.parquet",
-                *(output for part in parts for output in part.outputs),
-            ),
+            inputs=(self.data / "manifest.json", *_indexes(parts)),
+            data=(self.data / "manifest.parquet", self.data / "rejected.parquet", *_outputs(parts)),
             parameters=("shards", "num_parts", "dataset.modalities"),
             code=("shard",),
         )
 
     def _inspect(self) -> Job:
-        parts = [part for name in self.params.study.modalities for part in self.parts(name)]
         return Job(
             step="inspect",
             cell=(),
@@ -235,7 +190,7 @@ class Graph:
                 self.data / "manifest.parquet",
                 self.data / "quarantine.parquet",
                 self.data / "shards",
-                *(part.index for part in parts),
+                *_indexes(self._all_parts()),
             ),
             parameters=(),
             code=("inspect",),
@@ -257,8 +212,8 @@ class Graph:
             cell=cell,
             index=folder / "run.json",
             outputs=(folder / "model.safetensors", folder / "history.parquet"),
-            inputs=(self.data / "shards.json", *(run.index for run in prerequisites)),
-            data=(self.data / "shards", *(output for run in prerequisites for output in run.outputs)),
+            inputs=(self.data / "shards.json", *_indexes(prerequisites)),
+            data=(self.data / "shards", *_outputs(prerequisites)),
             parameters=(f"fusions.{cell[0]}", "trainer", *parameters),
             code=(step, *code),
             after_runs=bool(prerequisites),
@@ -270,7 +225,7 @@ class Graph:
         return self._training("concept", (fusion, modality, str(seed)), folder, (f"encoders.{modality}",))
 
     def _read_by(self, modality: str) -> tuple[tuple[Path, tuple[str, ...]], ...]:
-        """What the network of one modality reads of the shards: the others' tensors are not its own."""
+        """The keys of the shards' index that the network of one modality depends on: not the other modalities."""
         keys = ("classes", "content.clip_id", f"features.{modality}", f"content.{modality}")
         return ((self.data / "shards.json", keys),)
 
@@ -287,20 +242,19 @@ class Graph:
     def _evaluation(self, step: str, run: Job, concepts: list[Job]) -> Job:
         folder = self.evaluations / run.index.parent.relative_to(self.runs)
         outputs = [folder / "predictions.parquet"]
+        parameters = "evaluation.batch_size"
+        # A method's run is compared with the concepts: all of the evaluation's parameters count.
         if concepts:
             outputs.append(folder / "features.safetensors")
+            parameters = "evaluation"
         return Job(
             step=step,
             cell=run.cell,
             index=folder / "evaluation.json",
             outputs=tuple(outputs),
-            inputs=(self.data / "shards.json", run.index, *(concept.index for concept in concepts)),
-            data=(
-                self.data / "shards",
-                run.index.parent / "model.safetensors",
-                *(output for concept in concepts for output in concept.outputs),
-            ),
-            parameters=("evaluation",) if concepts else ("evaluation.batch_size",),
+            inputs=(self.data / "shards.json", run.index, *_indexes(concepts)),
+            data=(self.data / "shards", run.index.parent / "model.safetensors", *_outputs(concepts)),
+            parameters=(parameters,),
             code=(step, *run.code[1:]),
             after_runs=run.after_runs,
             selected=run.selected,
@@ -322,25 +276,35 @@ class Graph:
                 runs += [self._train(fusion, name, seed) for name in study.methods]
                 concepts += [self._evaluate_concept(fusion, name, seed) for name in study.modalities]
                 evaluations += [self._evaluate(fusion, name, seed) for name in study.methods]
+        files = ("index.html", "metrics.json", "results.parquet", "summary.txt")
         return Job(
             step="report",
             cell=(),
             index=self.reports / "report.json",
-            outputs=tuple(
-                self.reports / name for name in ("index.html", "metrics.json", "results.parquet", "summary.txt")
-            ),
+            outputs=tuple(self.reports / name for name in files),
             inputs=(
                 self.data / "manifest.json",
                 self.data / "shards.json",
                 self.data / "inspection.json",
-                *(job.index for job in runs + concepts + evaluations),
+                *_indexes(runs + concepts + evaluations),
             ),
             data=(
                 self.data / "quarantine.parquet",
                 self.data / "contact_sheet.png",
                 *(job.index.parent / "history.parquet" for job in runs),
-                *(output for job in concepts for output in job.outputs),
+                *_outputs(concepts),
             ),
             parameters=("study", "evaluation.confidence"),
             code=("report",),
         )
+
+
+def _indexes(jobs: Iterable[Job]) -> list[Path]:
+    return [job.index for job in jobs]
+
+
+def _outputs(jobs: Iterable[Job]) -> list[Path]:
+    outputs: list[Path] = []
+    for job in jobs:
+        outputs += job.outputs
+    return outputs

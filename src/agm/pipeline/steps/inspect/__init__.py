@@ -1,1 +1,1 @@
-"""Seeing the data: what the clips look like, how they are spread over the splits, and what leaks between these."""
+"""Inspection of the data: what the clips look like, how the splits divide them, and which leaks there are."""

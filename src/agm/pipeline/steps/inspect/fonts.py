@@ -1,7 +1,7 @@
-"""Which of the fonts on this machine draw a text, and what none of them has.
+"""Which fonts of this machine can draw a text, and which characters no font has.
 
 matplotlib brings DejaVu Sans, which has no Chinese, Japanese, Korean or Thai. Where the machine has fonts with them,
-they are used; what no font has is named in the picture, for an empty box in its place could be anything.
+they are used. The picture names the characters that no font has, because an empty box could stand for anything.
 """
 
 import re
@@ -13,8 +13,8 @@ from matplotlib.font_manager import findfont, fontManager, get_font
 from agm.pipeline.steps.extract.text import INVISIBLE
 
 FIRST = "DejaVu Sans"
-# Emoji in colours are pictures, which matplotlib does not draw. The last resort, which it brings, has a box with the
-# name of the script for every character there is.
+# matplotlib does not draw emoji in colours, which are pictures. Its font of last resort has only a box with the name of
+# the script for every character.
 UNREADABLE = ("Color", "Last Resort")
 
 
@@ -22,43 +22,60 @@ class Fonts:
     """The fonts to draw a text with.
 
     Attributes:
-        families: their names, in the order in which a character is looked for.
-        missing: the characters that none of them has.
+        families: their names, in the order in which matplotlib looks for a character.
+        missing: the characters that no font has.
     """
 
     def __init__(self, text: str) -> None:
         text = INVISIBLE.sub("", text)
-        missing = {each for each in text if not each.isspace() and ord(each) not in _characters(findfont(FIRST))}
+        visible = {character for character in text if not character.isspace()}
         self.families = [FIRST]
-        for name, path in _others() if missing else ():
-            has = {each for each in missing if ord(each) in _characters(path)}
-            if has:
-                self.families.append(name)
-                missing -= has
-        self.missing = missing
-        self._gap = re.compile(f"[{re.escape(''.join(sorted(missing)))}]+") if missing else None
+        self.missing = _without(visible, findfont(FIRST))
+        # The fonts of the machine are many: they are read only where the first one is not enough.
+        if self.missing:
+            for name, path in _others():
+                missing = _without(self.missing, path)
+                if missing != self.missing:
+                    self.families.append(name)
+                    self.missing = missing
+        self._gap = None
+        if self.missing:
+            self._gap = re.compile(f"[{re.escape(''.join(sorted(self.missing)))}]+")
 
     def drawable(self, text: str) -> str:
         """The text, with characters that no font has named in brackets, such as [2 × CJK, no font]."""
-        seen = INVISIBLE.sub("", text)
-        return seen if self._gap is None else self._gap.sub(lambda found: _named(found[0]), seen)
+        visible = INVISIBLE.sub("", text)
+        if self._gap is None:
+            return visible
+        return self._gap.sub(lambda gap: _named(gap[0]), visible)
 
 
 def _named(characters: str) -> str:
-    """How many characters of which script; Unicode's names begin with it."""
+    """How many characters of which script; the Unicode name of a character begins with its script."""
     script = unicodedata.name(characters[0], "UNKNOWN").split()[0]
     return f"[{len(characters)} × {script}, no font]"
 
 
 def _others() -> list[tuple[str, str]]:
     """Name and file of the machine's other fonts of regular style, in the order of the names."""
-    fonts = (each for each in fontManager.ttflist if each.style == "normal" and each.variant == "normal")
-    return sorted({(each.name, each.fname) for each in fonts if not any(name in each.name for name in UNREADABLE)})
+    fonts = set()
+    for font in fontManager.ttflist:
+        is_regular = font.style == "normal" and font.variant == "normal"
+        is_readable = not any(word in font.name for word in UNREADABLE)
+        if is_regular and is_readable:
+            fonts.add((font.name, font.fname))
+    return sorted(fonts)
+
+
+def _without(characters: set[str], path: str) -> set[str]:
+    """The characters that a font does not have."""
+    available = _characters(path)
+    return {character for character in characters if ord(character) not in available}
 
 
 @cache
 def _characters(path: str) -> frozenset[int]:
-    """The characters that a font has; none of a file that cannot be read."""
+    """The code points that a font has; none where its file cannot be read."""
     try:
         return frozenset(get_font(path).get_charmap())
     except (OSError, RuntimeError):

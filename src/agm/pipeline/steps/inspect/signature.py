@@ -1,15 +1,14 @@
-"""What a clip's tensor is like at a glance: a few numbers per modality, to compare every clip with every other.
+"""Signatures of clips: a few numbers per modality, with which every clip is compared with every other.
 
-The signature is the tensor averaged down to a coarse grid: of a picture 16 × 16 fields in each colour, of a video four
-times 8 × 8, of sound 16 bands by 16 moments, of a sequence 16 groups of channels by 16 steps. Its own mean and size are
-taken out, so that brightness, loudness and a little contrast do not count, and colours do; then the mean signature of
-the data set, so that what all clips have in common (a blank background, the spectrum of speech) does not either. What
-is left is scaled to length one: the product of two signatures is their correlation.
+The signature is the tensor averaged down to a coarse grid: for a picture 16 × 16 fields in each colour, for a video
+four times 8 × 8, for sound 16 bands by 16 moments, for a sequence 16 groups of channels by 16 steps. Its own mean and
+size are removed, so that brightness, loudness and a little contrast do not count, and colours do. Then the mean
+signature of the data set is removed, so that what all clips share (a blank background, the spectrum of speech) does
+not count either. The rest is scaled to length one: the product of two signatures is their correlation.
 
-Where there is nothing to see (a black picture, silence, a text of few words) a clip is called blank: alone it tells
-nothing that it is like another. Two blank clips are the same where their colours or texts are. Texts have no signature;
-they are the same or not, by the texts themselves: what a network is given of them is cut off, and has one id for all
-unknown words.
+A clip is called blank where there is nothing to see or hear (a black picture, silence, a text of few words): that it is
+like another one then means nothing. Two blank clips are the same where their colours or texts are. Texts have no
+signature; they are compared themselves, because the tensor of a text is cut off and has one id for all unknown words.
 """
 
 import hashlib
@@ -24,16 +23,16 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 from agm.pipeline.io.tensors import Feature
 
 BLANK = 0.01
-"""Least spread of a signature that is one, as a share of the spread of the data set's values."""
+"""Spread of a signature below which the clip is blank, as a share of the spread of the data set's values."""
 HEARD = 5.0
-"""How far below the loudest moment sound is listened to, in the spectrogram's natural logarithms."""
+"""Sound that is weaker than the loudest moment by more than this, in natural logarithms, does not count."""
 ROUNDING = 5e-7
 """Spread that float32 gives to equal numbers, as a share of them."""
 COLOUR = 0.4
-"""Weight of the difference between a picture's channels and their mean: JPEG and videos store colours coarsely. Of
-4 million pairs of different emoji 10 are then alike (202 as gray pictures), and of 704 saved anew as JPEG 98.8 %."""
+"""Weight of the difference between a picture's channels and their mean: JPEG and videos store colours coarsely. With
+it, 10 of 4 million pairs of different emoji are alike (202 as gray pictures), and 98.8 % of 704 JPEG copies."""
 CHANNELS = 4
-"""Most groups of channels of an image."""
+"""Greatest number of groups of channels of an image."""
 SAME_LEVEL = 0.05
 """Greatest difference of the levels of two blank clips that are the same, as a share of the spread of the values."""
 FEW_WORDS = 4
@@ -46,12 +45,12 @@ class Signatures:
 
     Attributes:
         values: float16 [N, K], each of length one, or zeros.
-        digests: uint64 [N]: equal for equal tensors, of texts for equal texts.
+        digests: uint64 [N]: equal for equal tensors, or for equal texts.
         blank: bool [N]: clips whose tensor shows nothing.
-        levels: float32 [N, L]: brightness or value of each channel, which tells blank clips apart; in units of the
+        levels: float32 [N, L]: brightness or value of each channel, which distinguishes blank clips, in units of the
             greatest difference of two that are the same. L is 0 where it does not count.
-        contrast: float32 [N]: log2 of the size of the signature before it was scaled: black on white is not light gray
-            on white.
+        contrast: float32 [N]: log2 of the size of the signature before it was scaled: black on white differs from
+            light gray on white.
     """
 
     values: np.ndarray
@@ -61,8 +60,8 @@ class Signatures:
     contrast: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Signatures":
-        """Those of some clips."""
-        return Signatures(*(each[rows] for each in vars(self).values()))
+        """The signatures of some clips."""
+        return Signatures(*(array[rows] for array in vars(self).values()))
 
 
 class Signer:
@@ -71,7 +70,7 @@ class Signer:
     def __init__(self, feature: Feature, texts: Mapping[str, str] | None = None) -> None:
         """
         Args:
-            texts: clip id → what is equal for equal texts, hexadecimal of 64 bits; None for what is no text.
+            texts: clip id → checksum of its text, 64 bits in hexadecimal; None where the modality is no text.
         """
         self._feature = feature
         self._texts = texts
@@ -84,38 +83,41 @@ class Signer:
         self._contrast: list[np.ndarray] = []
 
     def add(self, clip_ids: Sequence[str], batch: Tensor) -> None:
-        """Take in the tensors [B, *shape] of some clips."""
+        """Add the tensors [B, *shape] of some clips."""
         if self._texts is not None:
             self._add_texts(clip_ids, batch)
             return
-        self._digests += [_digest(each) for each in batch.numpy()]
+        self._digests += [_digest(tensor) for tensor in batch.numpy()]
         fields = glance(batch, self._feature)
         levels = fields.mean(dim=2)
-        # Of a constant channel rounding leaves a little when its mean is taken out.
+        # Rounding leaves a little spread in a constant channel when its mean is removed.
         least = BLANK * self._spread + ROUNDING * levels.abs()
         self._blank.append((fields.std(dim=2, correction=0) <= least).all(dim=1).numpy())
-        self._levels.append(self._told_apart(levels))
+        self._levels.append(self._in_units(levels))
         values = fields.flatten(1)
         values = values - values.mean(dim=1, keepdim=True)
         self._contrast.append(values.norm(dim=1).clamp(min=1e-6).log2().numpy())
         self._values.append(_unit(values.numpy()).astype(np.float16))
 
     def _add_texts(self, clip_ids: Sequence[str], batch: Tensor) -> None:
+        """Add texts: only their checksums and whether they are blank; the other fields stay empty."""
+        # A text is a list of ids, or of vectors; padding is zero in both.
         words = batch.flatten(2).any(dim=2) if batch.ndim > 2 else batch.ne(0)
         self._blank.append((words.sum(dim=1) <= FEW_WORDS).numpy())
-        self._digests += [int(self._texts[each], 16) for each in clip_ids]
+        self._digests += [int(self._texts[clip_id], 16) for clip_id in clip_ids]
         self._values.append(np.empty((len(batch), 0), np.float16))
         self._levels.append(np.empty((len(batch), 0), np.float32))
         self._contrast.append(np.zeros(len(batch), np.float32))
 
-    def _told_apart(self, levels: Tensor) -> np.ndarray:
-        """Levels in units of the greatest difference that does not count; of sound loudness never does."""
+    def _in_units(self, levels: Tensor) -> np.ndarray:
+        """Levels in units of the greatest difference that does not count; empty for sound."""
+        # The loudness of sound never counts.
         if self._feature.kind == "audio":
             return np.empty((len(levels), 0), np.float32)
         return (levels / max(SAME_LEVEL * self._spread, 1e-6)).numpy()
 
     def signatures(self) -> Signatures:
-        """All of them, less what they have in common."""
+        """The signatures of all clips, without what the clips have in common."""
         values, blank = np.concatenate(self._values), np.concatenate(self._blank)
         if (~blank).any():
             values = _unit(values - values[~blank].mean(axis=0, dtype=np.float32)).astype(np.float16)
@@ -125,39 +127,42 @@ class Signer:
 
 
 def glance(batch: Tensor, feature: Feature) -> Tensor:
-    """The tensors of some clips averaged down to a coarse grid, each channel alone: float32 [B, channels, K]."""
+    """The tensors of some clips averaged down to a coarse grid, per channel: float32 [B, channels, K]."""
     values = batch.float()
     match feature.kind:
         case "video":
             values = values.transpose(1, 2)
-            if values.shape[1] % 2 == 0:  # neither gray nor in colours: optical flow, across and down in turn
-                return adaptive_avg_pool3d(values.unflatten(1, (-1, 2)).mean(dim=1), (4, 8, 8)).flatten(2)
+            # An even number of channels is optical flow, horizontal and vertical in turn; pictures have 1 or 3.
+            if values.shape[1] % 2 == 0:
+                flow = values.unflatten(1, (-1, 2)).mean(dim=1)
+                return adaptive_avg_pool3d(flow, (4, 8, 8)).flatten(2)
             return _weighted(adaptive_avg_pool3d(values, (4, 8, 8)).flatten(2))
         case "sequence":
             values = _standardised(values, feature).flatten(2)
             return adaptive_avg_pool2d(values[:, None], (16, 16)).flatten(2)
         case "audio":
-            # What is that much below the loudest moment is not heard, and depends on the encoder.
+            # Sound far below the loudest moment cannot be heard, and depends on the encoder of the file.
             values = values.maximum(values.amax(dim=(1, 2, 3), keepdim=True) - HEARD)
             return adaptive_avg_pool2d(values.mean(dim=1, keepdim=True), (16, 16)).flatten(2)
         case "image" if not _mixed(feature):
             return _weighted(adaptive_avg_pool2d(values, (16, 16)).flatten(2))
         case _:
-            mean, scale = (torch.tensor(each)[:, None, None] for each in (feature.mean, feature.scale))
-            values = (values - mean) / scale
+            mean, scale = torch.tensor(feature.mean), torch.tensor(feature.scale)
+            values = (values - mean[:, None, None]) / scale[:, None, None]
+            # An image of many channels: neighbouring ones are averaged.
             if values.shape[1] > CHANNELS:
                 values = adaptive_avg_pool3d(values[:, None], (CHANNELS, 16, 16))[:, 0]
             return adaptive_avg_pool2d(values, (16, 16)).flatten(2)
 
 
 def _weighted(fields: Tensor) -> Tensor:
-    """The channels [B, colours, K] of a picture, their mean in full and the colours with less weight."""
+    """The channels [B, colours, K] of a picture: their mean in full, their differences to it with less weight."""
     gray = fields.mean(dim=1, keepdim=True)
     return gray + COLOUR * (fields - gray)
 
 
 def _mixed(feature: Feature) -> bool:
-    """Whether the channels may be of any scale, so that without standardising the largest ones alone would count."""
+    """Whether the channels may have any scale: without standardising, only the largest ones would count."""
     return feature.kind == "sequence" or (feature.kind == "image" and feature.dtype == "float32")
 
 
@@ -169,6 +174,7 @@ def _standardised(values: Tensor, feature: Feature) -> Tensor:
 
 
 def _unit(values: np.ndarray) -> np.ndarray:
+    """Rows scaled to length one; rows of zeros stay zeros."""
     length = np.linalg.norm(values.astype(np.float32), axis=1, keepdims=True)
     return values / np.maximum(length, 1e-6)
 

@@ -1,4 +1,4 @@
-"""Texts as a person reads them, and as the network gets them."""
+"""The texts of a clip: for a person, and as the network gets them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class Transcript:
     """One text of one clip.
 
     Attributes:
-        person: the text as the annotations or its file have it; None where the file cannot be read any more.
-        network: the words that the network gets, an unknown one as □, in brackets how many are cut off; None where
-            these are all of the person's words, or where the network gets vectors.
+        person: the text of the annotations or of its file; None where the file cannot be read any more.
+        network: the words that the network gets: □ for an unknown word, and in brackets the number of words that are
+            cut off. None where these are all words of the text, or where the network gets vectors.
     """
 
     person: str | None
@@ -40,18 +40,26 @@ def transcripts(
     """The text modalities of a clip.
 
     Args:
-        clip: of each modality where it lies.
+        params: the parameters of the study.
+        clip: the source of each modality.
+        tensors: the tensors that were extracted from the clip.
+        features: how each modality was extracted.
     """
-    names = [name for name, each in params.dataset.modalities.items() if each.kind == "text" and name in tensors]
-    found = {}
-    for name in names:
+    by_modality = {}
+    for name, modality in params.dataset.modalities.items():
+        if modality.kind != "text" or name not in tensors:
+            continue
         person = _content(Source(**clip[name]).below(params.dataset.root), params)
-        network = _network(params, name, tensors[name], person) if features[name].kind == "text" else None
-        found[name] = Transcript(person, network)
-    return found
+        network = None
+        # Vectors of words have no words to show.
+        if features[name].kind == "text":
+            network = _network(params, name, tensors[name], person)
+        by_modality[name] = Transcript(person, network)
+    return by_modality
 
 
 def _content(source: Source, params: Params) -> str | None:
+    """The text of a source; None where it cannot be read."""
     try:
         with limits.under(params.dataset.limits):
             return text.content(source)
@@ -60,19 +68,22 @@ def _content(source: Source, params: Params) -> str | None:
 
 
 def _network(params: Params, modality: str, ids: np.ndarray, person: str | None) -> str | None:
-    """What the ids of words or tokens stand for; None where a person reads the same words."""
+    """The words or tokens that the ids stand for; None where they are the words of the text `person`."""
     settings: TextFeatures = params.features[modality]
-    there = ids[ids != PADDING]
+    ids = ids[ids != PADDING]
     if settings.tokenizer is not None:
-        return " ".join(tokens.spelt(settings.tokenizer, there - 1))
-    shown = _spelt(there, _vocabulary(params, modality))
+        # Stored ids are one above those of the tokenizer, because 0 is padding.
+        return " ".join(tokens.spelt(settings.tokenizer, ids - 1))
+    network = _spelt(ids, _vocabulary(params, modality))
     if person is None:
-        return " ".join(shown)
+        return " ".join(network)
     words = text.words(person, settings)
-    if shown == words:
+    if network == words:
         return None
-    cut = len(words) - len(shown)
-    return " ".join([*shown, f"[{cut} more]"] if cut > 0 else shown)
+    cut_off = len(words) - len(network)
+    if cut_off > 0:
+        network.append(f"[{cut_off} more]")
+    return " ".join(network)
 
 
 def _vocabulary(params: Params, modality: str) -> list[str]:
@@ -83,4 +94,4 @@ def _vocabulary(params: Params, modality: str) -> list[str]:
 
 def _spelt(ids: np.ndarray, vocabulary: Sequence[str]) -> list[str]:
     """The words that `ids` stand for."""
-    return [UNKNOWN if each == text.UNKNOWN else vocabulary[each - text.FIRST_WORD] for each in ids]
+    return [UNKNOWN if number == text.UNKNOWN else vocabulary[number - text.FIRST_WORD] for number in ids]

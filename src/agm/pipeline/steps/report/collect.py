@@ -1,4 +1,4 @@
-"""Read what the study left: runs, evaluations and the story of the data; refuse what is missing or out of date."""
+"""Read the results of the study: runs, evaluations and data; refuse what is missing or out of date."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,30 +26,31 @@ class Run:
     Attributes:
         method: the method, None for a concept.
         concept: the modality of a concept, None for a method's run.
-        record: content of run.json.
-        environment: what it was trained with: versions, device, threads.
+        index: content of run.json.
+        environment: what the network was trained with: versions, device, threads.
         history: one row per epoch.
         evaluation: content of evaluation.json.
-        right: of a concept, which test clips it names right, bool [N]; None for a method's run or one that failed.
-        command: that trains it.
-        folder: where the run lies.
+        correct: for a concept, which test clips it classifies correctly, bool [N]; None for a method's run and for a
+            run that failed.
+        command: the command that trains it.
+        folder: the folder of the run.
     """
 
     fusion: str
     method: str | None
     concept: str | None
     seed: int
-    record: dict[str, Any]
+    index: dict[str, Any]
     environment: dict[str, Any]
     history: pl.DataFrame
     evaluation: dict[str, Any]
-    right: np.ndarray | None
+    correct: np.ndarray | None
     command: str
     folder: Path
 
     @property
     def failed(self) -> dict[str, Any] | None:
-        """What is known of a run that failed; None for one that did not."""
+        """What is known about the failure of the run; None where it did not fail."""
         return self.evaluation["failed"]
 
 
@@ -79,8 +80,8 @@ class Study:
         wanted = (fusion, method, concept)
         return [run for run in self.runs if (run.fusion, run.method, run.concept) == wanted]
 
-    def sound(self, fusion: str, method: str | None = None, concept: str | None = None) -> list[Run]:
-        """Those that did not fail."""
+    def succeeded(self, fusion: str, method: str | None = None, concept: str | None = None) -> list[Run]:
+        """The runs of one method or concept that did not fail."""
         return [run for run in self.of(fusion, method, concept) if not run.failed]
 
     @property
@@ -96,27 +97,31 @@ class Study:
 
     @cached_property
     def uninformed(self) -> dict[tuple[str, str], Interval]:
-        """The concepts, by fusion and modality, that are not seen to know more than the largest class.
+        """The concepts, by fusion and modality, that may know no more than the largest class.
 
-        Their accuracies, with intervals over clips and seeds that reach down to `majority`. What is measured against
-        such a network, a gap or a competition strength, means nothing.
+        The value is the accuracy, with an interval over clips and seeds that reaches down to `majority`. A comparison
+        with such a network, a gap or a competition strength, means nothing.
         """
         confidence = self.params.evaluation.confidence
-        found = {}
+        uninformed = {}
         for fusion in self.params.study.fusions:
             for name in self.params.study.modalities:
-                right = [run.right for run in self.sound(fusion, concept=name)]
-                interval = bootstrap_share(np.stack(right), confidence) if right else None
-                if interval is not None and interval.low <= self.majority:
-                    found[fusion, name] = interval
-        return found
+                correct = [run.correct for run in self.succeeded(fusion, concept=name)]
+                if not correct:
+                    continue
+                accuracy = bootstrap_share(np.stack(correct), confidence)
+                if accuracy.low <= self.majority:
+                    uninformed[fusion, name] = accuracy
+        return uninformed
 
     def no_d(self, fusion: str, modality: str) -> str | None:
-        """Why the competition strength of a modality is known in no seed, or says nothing; None where it may."""
-        if few := too_few_clips({split: found["rows"] for split, found in self.shards["splits"].items()}):
+        """Why the competition strength of a modality is unknown in every seed, or means nothing; None otherwise."""
+        clips = {name: split["rows"] for name, split in self.shards["splits"].items()}
+        if few := too_few_clips(clips):
             return few
-        known = (fusion, modality) not in self.uninformed
-        return None if known else f"{modality} alone may only know the largest class"
+        if (fusion, modality) in self.uninformed:
+            return f"{modality} alone may only know the largest class"
+        return None
 
 
 def collect(params: Params) -> Study:
@@ -126,7 +131,7 @@ def collect(params: Params) -> Study:
         AgmError: when a result is missing, damaged, or not what the parameters ask for.
     """
     graph = Graph(params)
-    _refuse(graph)
+    _refuse_outdated(graph)
     shard, inspect = graph.job("shard"), graph.job("inspect")
     return Study(
         params=params,
@@ -139,18 +144,20 @@ def collect(params: Params) -> Study:
     )
 
 
-def _refuse(graph: Graph) -> None:
-    """A run vouches for the shards it read (`provenance.check_inputs`), but not for what these were made with.
+def _refuse_outdated(graph: Graph) -> None:
+    """Refuse results that were made with other parameters than those of the study.
 
-    The bulk of the earlier steps need not be on this machine, so only their records are compared, where there are any.
+    A run guarantees the shards that it read (`provenance.check_inputs`), but not what these were made with. The data
+    of the earlier steps need not be on this machine, so only their records are compared, where there are any.
     """
     problems = []
     for job in graph.jobs:
         record = provenance.recorded(job)
         if job.step == "report" or record is None:
             continue
-        had, want = record["made_from"]["parameters"], config.select(graph.params.content, list(job.parameters))
-        if changed := [name for name in {**had, **want} if had.get(name) != want.get(name)]:
+        had = record["made_from"]["parameters"]
+        want = config.select(graph.params.content, list(job.parameters))
+        if changed := [name for name in had | want if had.get(name) != want.get(name)]:
             problems.append(f"`{job.command}`: made with other parameters: {', '.join(changed)}")
     if problems:
         raise AgmError(
@@ -161,46 +168,50 @@ def _refuse(graph: Graph) -> None:
 
 
 def _runs(graph: Graph) -> Iterator[Run]:
+    """All runs of the study: for each fusion the methods, then the concepts."""
     study = graph.params.study
     for fusion in study.fusions:
         for method in study.methods:
             for seed in study.seeds:
-                run, evaluation = (graph.job(step, fusion, method, seed) for step in ("train", "evaluate"))
+                run = graph.job("train", fusion, method, seed)
+                evaluation = graph.job("evaluate", fusion, method, seed)
                 yield _run(run, evaluation, method=method)
         for name in study.modalities:
             for seed in study.seeds:
-                run, evaluation = (graph.job(step, fusion, name, seed) for step in ("concept", "evaluate_concept"))
+                run = graph.job("concept", fusion, name, seed)
+                evaluation = graph.job("evaluate_concept", fusion, name, seed)
                 yield _run(run, evaluation, concept=name)
 
 
 def _run(run: Job, evaluation: Job, method: str | None = None, concept: str | None = None) -> Run:
-    name = "history.parquet"
-    record = read_index(run.index, run.command, name)
+    history = run.index.parent / "history.parquet"
+    index = read_index(run.index, run.command, history.name)
     scores = read_json(evaluation.index, evaluation.command)
+    is_sound_concept = concept is not None and not scores["failed"]
     return Run(
         fusion=run.cell[0],
         method=method,
         concept=concept,
         seed=int(run.cell[-1]),
-        record=record,
+        index=index,
         environment=provenance.recorded(run)["environment"],
-        history=_parquet(run.index.parent / name, run),
+        history=_parquet(history, run),
         evaluation=scores,
-        right=_right(evaluation) if concept is not None and not scores["failed"] else None,
+        correct=_correct(evaluation) if is_sound_concept else None,
         command=run.command,
         folder=run.index.parent,
     )
 
 
-def _right(evaluation: Job) -> np.ndarray:
-    """Which test clips the evaluated network names right, bool `[N]`."""
+def _correct(evaluation: Job) -> np.ndarray:
+    """Which test clips the evaluated network classifies correctly, bool `[N]`."""
     (path,) = evaluation.outputs
     read_index(evaluation.index, evaluation.command, path.name)
     table = _parquet(path, evaluation).filter(split="test")
     return (table["label"] == table["prediction"]).to_numpy()
 
 
-def _parquet(path: Any, job: Job) -> pl.DataFrame:
+def _parquet(path: Path, job: Job) -> pl.DataFrame:
     try:
         return pl.read_parquet(path)
     except (FileNotFoundError, pl.exceptions.PolarsError) as error:

@@ -76,8 +76,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Dot:
-    """A method in a dot plot: each seed's value, their mean and its interval, None for no seed; what to add to its
-    name."""
+    """A method in a dot plot.
+
+    Attributes:
+        values: one value per seed.
+        mean: their mean with its interval; None where no seed has a value.
+        note: text behind the method's name.
+    """
 
     values: Sequence[float]
     mean: Interval | None
@@ -96,36 +101,44 @@ class Curve:
 
 def lines(methods: Sequence[str]) -> dict[str, Line]:
     """A colour and dash pattern for each method, in the order of the study."""
-    return {
-        method: Line(COLOURS[place % len(COLOURS)], DASHES[place // len(COLOURS) % len(DASHES)])
-        for place, method in enumerate(methods)
-    }
+    styles = {}
+    for place, method in enumerate(methods):
+        colour = COLOURS[place % len(COLOURS)]
+        # After all colours are used, the same colours come again with the next dash pattern.
+        dashes = DASHES[place // len(COLOURS) % len(DASHES)]
+        styles[method] = Line(colour, dashes)
+    return styles
 
 
 def dots(
     title: str, scope: str, rows: Mapping[str, Dot], limits: tuple[float, float], alone: Interval | None = None
 ) -> Panel:
-    """One row per method: a dot at the mean, a line over its interval, a tick for every seed; an empty row for none.
+    """One row per method: a dot at the mean, a line over its interval, a tick for every seed.
+
+    A method without any seed has an empty row.
 
     Args:
-        scope: tells apart the panels of a page that have the same title.
-        rows: by method.
-        limits: of the horizontal axis.
-        alone: a reference for all of them, drawn as a vertical band.
+        scope: distinguishes panels of a page that have the same title.
+        rows: the dots by method.
+        limits: the ends of the horizontal axis.
+        alone: a reference for all methods, drawn as a vertical band.
     """
     with mpl.rc_context(STYLE):
         figure, axes = _panel(0.55 + 0.24 * len(rows))
         if alone is not None:
             _reference(axes, alone)
-        for place, ((_, dot), line) in enumerate(zip(rows.items(), lines(list(rows)).values(), strict=True)):
+        styles = lines(list(rows))
+        for place, (method, dot) in enumerate(rows.items()):
             if dot.mean is None:
                 continue
+            line = styles[method]
             axes.plot(dot.values, [place] * len(dot.values), "|", color=line.colour, markersize=7, alpha=0.6)
             if dot.mean.low is not None:
                 axes.plot([dot.mean.low, dot.mean.high], [place, place], color=line.colour)
             axes.plot([dot.mean.mean], [place], "o", color=line.colour, markersize=6)
         axes.set(xlim=limits, ylim=(len(rows) - 0.4, -0.6))
-        axes.set_yticks(range(len(rows)), [f"{method}{dot.note}" for method, dot in rows.items()], color=INK)
+        labels = [f"{method}{dot.note}" for method, dot in rows.items()]
+        axes.set_yticks(range(len(rows)), labels, color=INK)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         return Panel(title, _svg(figure, f"{scope} {title}"))
@@ -142,10 +155,10 @@ def curves(
     """Lines over epochs.
 
     Args:
-        scope: tells apart the panels of a page that have the same title.
+        scope: distinguishes panels of a page that have the same title.
         methods: the curve of each method that has one.
-        order: all methods of the study, which decides their colours.
-        limits: of the vertical axis; None fits it to the curves.
+        order: all methods of the study, in the order that decides their colours.
+        limits: the ends of the vertical axis; None fits it to the curves.
         alone: the curve of the network trained on one modality alone.
     """
     with mpl.rc_context(STYLE):
@@ -158,7 +171,7 @@ def curves(
 def log_curves(
     title: str, scope: str, methods: Mapping[str, Curve], order: Sequence[str], limits: tuple[float, float]
 ) -> Panel:
-    """As `curves`, on a logarithmic axis, with a line at 1."""
+    """Like `curves`, on a logarithmic axis, with a line at 1."""
     with mpl.rc_context(STYLE):
         figure, axes = _panel(HEIGHT)
         axes.set_yscale("log")
@@ -196,9 +209,12 @@ def _reference(axes: Axes, alone: Interval) -> None:
 
 
 def _draw(axes: Axes, methods: Mapping[str, Curve], order: Sequence[str], alone: Curve | None = None) -> None:
-    style = lines(order)
-    drawn = [(curve, style[method]) for method, curve in methods.items()]
-    for curve, line in [*([(alone, ALONE)] if alone else []), *drawn]:
+    styles = lines(order)
+    drawn = [(curve, styles[method]) for method, curve in methods.items()]
+    # The reference first, so that the methods lie over it.
+    if alone:
+        drawn.insert(0, (alone, ALONE))
+    for curve, line in drawn:
         axes.fill_between(curve.epochs, curve.low, curve.high, color=line.colour, alpha=0.16, linewidth=0)
         # A single epoch is a point, which a line would not show.
         marker = "o" if len(curve.epochs) == 1 else None
@@ -208,27 +224,36 @@ def _draw(axes: Axes, methods: Mapping[str, Curve], order: Sequence[str], alone:
 
 
 def _labelled(ratio: float) -> Locator:
-    """Where to label a logarithmic axis from its least to `ratio` times as much: a handful of places."""
+    """Where to label a logarithmic axis whose upper end is `ratio` times its lower one: a handful of places."""
     if ratio < 4:
         return MaxNLocator(4)
-    steps = (1.0, 2.0, 5.0) if ratio < 30 else (1.0, 3.0) if ratio < 1000 else (1.0,)
+    if ratio < 30:
+        steps = (1.0, 2.0, 5.0)
+    elif ratio < 1000:
+        steps = (1.0, 3.0)
+    else:
+        steps = (1.0,)
     return LogLocator(subs=steps, numticks=8)
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an element to stand in the page: no addresses, its own names, the page's colours and fonts."""
+    """The figure as an element of the page: no addresses, names of its own, the page's colours and fonts."""
     buffer = io.StringIO()
+    # Without a date and a version, equal numbers give equal bytes.
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
     text = buffer.getvalue()
+    # HTML needs neither the XML declaration nor the namespaces.
     text = text[text.index("<svg") :]
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
     # Names must be unique in the page: matplotlib calls something 'axes_1' in every figure.
     prefix = re.sub(r"\W+", "-", name)
     text = re.sub(r'\bid="|(?<=href=")#|(?<=url\()#', partial(_own, prefix), text)
+    # Only the family: the sizes are those of the figure.
     text = re.sub(r"(font: [^';\"]*?\d(?:\.\d+)?px )[^;\"]*", r"\1var(--sans)", text)
     for stand_in, colour in THEME.items():
         text = text.replace(stand_in, colour)
+    # The page decides the size; a screen reader needs a name.
     size = r'width="[^"]*" height="[^"]*"|height="[^"]*" width="[^"]*"'
     return re.sub(size, f'role="img" aria-label="{name}"', text, count=1)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agm.pipeline.steps.report.collect import Run, Study
-from agm.pipeline.steps.report.tables import Cell, Table
+from agm.pipeline.steps.report.table import Cell, Table
 from agm.pipeline.steps.report.text import NOTHING, count
 
 SHOWN_CLIPS = 4
@@ -17,7 +17,8 @@ class Failures:
 
     Attributes:
         caution: how many failed, and what that means for every number.
-        advice: what to do, a sentence each.
+        table: one row per failed run.
+        advice: what to do, one sentence per entry.
     """
 
     caution: str
@@ -26,11 +27,12 @@ class Failures:
 
     def plain(self) -> str:
         """The block for a terminal."""
-        return "\n".join([self.caution, self.table.plain(), *(f"  {line}" for line in self.advice)])
+        advice = [f"  {line}" for line in self.advice]
+        return "\n".join([self.caution, self.table.plain(), *advice])
 
 
 def failures(study: Study) -> Failures | None:
-    """What the report says about runs that failed; None where none did."""
+    """What the report says about failed runs; None where no run failed."""
     if not study.failed:
         return None
     caution = (
@@ -47,11 +49,22 @@ def _table(study: Study) -> Table:
 
 
 def _row(run: Run) -> tuple[Cell, ...]:
+    """One failed run; values that are not known are shown as a dash."""
     failed = run.failed
-    known = [NOTHING if failed[key] is None else str(failed[key]) for key in ("epoch", "step", "checkpoint")]
-    name = run.method or f"{run.concept} alone"
-    texts = (run.fusion, name, str(run.seed), failed["what"], *known[:2], _clips(failed["batch"]), known[2])
-    return tuple(Cell(text, method=run.method if place == 1 else None) for place, text in enumerate(texts))
+    return (
+        Cell(run.fusion),
+        Cell(run.method or f"{run.concept} alone", method=run.method),
+        Cell(str(run.seed)),
+        Cell(failed["what"]),
+        Cell(_known(failed["epoch"])),
+        Cell(_known(failed["step"])),
+        Cell(_clips(failed["batch"])),
+        Cell(_known(failed["checkpoint"])),
+    )
+
+
+def _known(value: object) -> str:
+    return NOTHING if value is None else str(value)
 
 
 def _clips(batch: list[str] | None) -> str:
@@ -59,11 +72,12 @@ def _clips(batch: list[str] | None) -> str:
     if not batch:
         return NOTHING
     shown = ", ".join(batch[:SHOWN_CLIPS])
-    return f"{count(len(batch), 'clip')}: {shown}{', …' if len(batch) > SHOWN_CLIPS else ''}"
+    more = ", …" if len(batch) > SHOWN_CLIPS else ""
+    return f"{count(len(batch), 'clip')}: {shown}{more}"
 
 
 def _advice(study: Study) -> Iterator[str]:
-    """What to do; only what these failures call for."""
+    """What to do about the failures that the study has."""
     yield (
         "What to do: lower trainer.optimizer.lr, trainer.grad_clip (or set one) or the method's strength, and start "
         "the engine again. A change of the trainer trains every run anew, and so keeps them comparable."
@@ -82,4 +96,8 @@ def _advice(study: Study) -> Iterator[str]:
 
 
 def _first(study: Study, key: str) -> Run | None:
-    return next((run for run in study.failed if run.failed[key]), None)
+    """The first failed run about which `key` is known."""
+    for run in study.failed:
+        if run.failed[key]:
+            return run
+    return None

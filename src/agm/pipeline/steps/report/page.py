@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from agm.pipeline.io.tables import ENOUGH_CLIPS
-from agm.pipeline.steps.report import environment, figures, tables
-from agm.pipeline.steps.report.answer import STARVED, Answer, caution, power
+from agm.pipeline.steps.report import data_tables, environment, figures, tables
+from agm.pipeline.steps.report.answer import Answer, caution, power
 from agm.pipeline.steps.report.collect import Run, Study
 from agm.pipeline.steps.report.drawing import ALONE, lines
 from agm.pipeline.steps.report.failures import failures
 from agm.pipeline.steps.report.results import Results
+from agm.pipeline.steps.report.starvation import STARVED
 from agm.pipeline.steps.report.text import count, percent, sentence
 
 FOLDER = Path(__file__).parent
@@ -21,47 +22,34 @@ SHOWN_REASONS = 20
 SHOWN_CLIPS = 50
 SHOWN_CHARACTERS = 300
 FEW_FAILURES = 10
-"""Of more, the table starts folded."""
+"""With more failures, their table starts folded."""
+SELECTION = {"accuracy": "highest accuracy", "loss": "lowest loss"}
+"""The epoch whose weights a run keeps, in words."""
 MANY_CLASSES = 30
-"""Above so many, the tables with a row per class start folded."""
+"""With more classes, the tables with a row per class start folded."""
 
 
 def render(study: Study, results: Results, answers: list[Answer]) -> str:
     """The whole page as HTML."""
-    loader = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    loader.filters |= {"count": count, "sentence": sentence}
-    names, alpha = study.params.study, study.params.evaluation.ridge_alpha
-    fusions = [_fusion(study, results, each) for each in answers]
-    without = ", without the runs that failed" if study.failed else ""
-    return loader.get_template("page.html.j2").render(
+    fusions = [_fusion(study, results, answer) for answer in answers]
+    return _template().render(
         css=(FOLDER / "style.css").read_text(encoding="utf-8"),
         params=study.params,
         study=study,
-        names=names,
-        starved=STARVED,
+        names=study.params.study,
         power=power(study),
         caution=caution(study),
         failures=failures(study),
         few=FEW_FAILURES,
         intro=tables.intro(study),
-        confidence=percent(study.params.evaluation.confidence),
-        selection={"accuracy": "highest accuracy", "loss": "lowest loss"}[study.params.trainer.monitor],
-        seeds=count(len(names.seeds), "seed") + without,
+        **_method(study),
         few_clips=_few_clips(study),
         enough_clips=ENOUGH_CLIPS,
-        penalty="chosen by leave-one-out" if alpha is None else f"{alpha:g}",
-        within_batches=sorted({run.method for run in study.runs if _permuted_within(run) == "batch"}),
         used=sum(split["rows"] for split in study.shards["splits"].values()),
         many=MANY_CLASSES,
         fusions=fusions,
         kappas=[fusion for fusion in fusions if fusion["kappas"]],
-        lines=lines(names.methods),
+        lines=lines(study.params.study.methods),
         alone=ALONE,
         data=_data(study),
         configuration=yaml.safe_dump(study.params.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
@@ -69,8 +57,36 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
     )
 
 
+def _template() -> Template:
+    loader = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        # A name that the template misspells is an error, not nothing.
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    loader.filters |= {"count": count, "sentence": sentence}
+    return loader.get_template("page.html.j2")
+
+
+def _method(study: Study) -> dict[str, Any]:
+    """How the numbers were measured, in words for the section on methods."""
+    seeds = count(len(study.params.study.seeds), "seed")
+    penalty = study.params.evaluation.ridge_alpha
+    within_batches = {run.method for run in study.runs if _permuted_within(run) == "batch"}
+    return {
+        "starved": STARVED,
+        "confidence": percent(study.params.evaluation.confidence),
+        "selection": SELECTION[study.params.trainer.monitor],
+        "seeds": f"{seeds}, without the runs that failed" if study.failed else seeds,
+        "penalty": "chosen by leave-one-out" if penalty is None else f"{penalty:g}",
+        "within_batches": sorted(within_batches),
+    }
+
+
 def _permuted_within(run: Run) -> str | None:
-    """What the run's features were permuted within; None where they were not."""
+    """Within what the run's features were permuted, "split" or "batch"; None where they were not permuted."""
     return run.evaluation["splits"].get("test", {}).get("permuted_within")
 
 
@@ -105,22 +121,23 @@ def _fusion(study: Study, results: Results, answer: Answer) -> dict[str, Any]:
 
 
 def _data(study: Study) -> dict[str, Any]:
-    """What became of the clips."""
+    """The section on the clips: which were used, which not, and what they look like."""
     return {
-        "clips": tables.clips(study),
+        "clips": data_tables.clips(study),
         "guess": study.majority,
-        "reasons": tables.reasons(study, SHOWN_REASONS),
-        "quarantined": tables.quarantined(study, SHOWN_CLIPS),
+        "reasons": data_tables.reasons(study, SHOWN_REASONS),
+        "quarantined": data_tables.quarantined(study, SHOWN_CLIPS),
         "warnings": study.manifest["warnings"],
         "sheet": f"data:image/png;base64,{base64.b64encode(study.sheet).decode()}",
-        "texts": tables.texts(study, SHOWN_CHARACTERS),
+        "texts": data_tables.texts(study, SHOWN_CHARACTERS),
         "durations": figures.duration_panels(study),
-        "duplicates": tables.duplicates(study),
-        "flaws": tables.flaws(study),
+        "duplicates": data_tables.duplicates(study),
+        "flaws": data_tables.flaws(study),
     }
 
 
 def _made_by(study: Study) -> dict[str, Any]:
+    """The section on source, libraries and hardware."""
     return {
         "revision": environment.revision(),
         "libraries": environment.libraries(),

@@ -1,4 +1,4 @@
-"""Every number of the study in one long table, and what several seeds make of it.
+"""Every number of the study in one long table, and its aggregation over seeds.
 
 A run that failed has no numbers: a mean is over the seeds that are there, a difference over those that both sides
 have. The page, `metrics.json` and the printed tables all take their numbers from here.
@@ -51,30 +51,29 @@ def tidy(study: Study) -> pl.DataFrame:
         row, without a split: the metric `failed`, 1. A competition strength against a concept that knows nothing
         (`Study.uninformed`) is left out.
     """
-    rows = [
-        (study.params.dataset.name, run.fusion, run.method, run.concept, run.seed, *number)
-        for run in study.runs
-        for number in _numbers(run, study)
-    ]
+    rows = []
+    for run in study.runs:
+        names = (study.params.dataset.name, run.fusion, run.method, run.concept, run.seed)
+        rows += [(*names, *number) for number in _numbers(run, study)]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
 def _numbers(run: Run, study: Study) -> Iterator[tuple[str | None, str, str | None, str | None, float]]:
-    """Split, metric, modality, class, value."""
+    """The numbers of one run: split, metric, modality, class, value."""
     if run.failed:
         yield None, FAILED, None, None, 1.0
     for split, scores in run.evaluation["splits"].items():
         yield split, "accuracy", None, None, scores["accuracy"]
         yield split, "macro_f1", None, None, scores["macro_f1"]
         yield split, "weighted_f1", None, None, scores["weighted_f1"]
-        for modality, found in _of_modalities(run, scores).items():
-            for metric, value in found.items():
+        for modality, by_metric in _of_modalities(run, scores).items():
+            for metric, value in by_metric.items():
                 yield split, metric, modality, None, value
         for row in scores["classes"]:
             for metric in OF_CLASS:
                 yield split, metric, None, row["class"], row[metric]
     for modality, strength in run.evaluation.get("competition", {}).items():
-        # There is none where the network trained on the modality alone failed.
+        # d compares with the network trained on the modality alone: without that network there is no d.
         if strength["d"] is None or study.no_d(run.fusion, modality):
             continue
         for name, metric in OF_COMPETITION.items():
@@ -82,22 +81,21 @@ def _numbers(run: Run, study: Study) -> Iterator[tuple[str | None, str, str | No
 
 
 def _of_modalities(run: Run, scores: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """What is said of each modality of a method's run, by metric.
-
-    An only modality has the whole output as its φ (Σ_m φ_m = f), and nothing is permuted.
-    """
+    """The numbers of each modality of a method's run, by metric."""
     if "centred_accuracy" not in scores:
-        only = list(run.evaluation.get("competition", {}))[:1]
-        return {name: {"phi_accuracy": scores["accuracy"], "centred_accuracy": scores["accuracy"]} for name in only}
-    return {
-        name: {
+        # The φ of a single modality is the whole output (Σ_m φ_m = f), and nothing is permuted.
+        single = list(run.evaluation.get("competition", {}))[:1]
+        accuracy = scores["accuracy"]
+        return {name: {"phi_accuracy": accuracy, "centred_accuracy": accuracy} for name in single}
+    numbers = {}
+    for name in scores["centred_accuracy"]:
+        numbers[name] = {
             "centred_accuracy": scores["centred_accuracy"][name],
             "phi_accuracy": scores["phi_accuracy"][name],
             "phi_constant": scores["phi_constant"][name],
             "permuted_accuracy": scores["permuted_accuracy"][name]["mean"],
         }
-        for name in scores["centred_accuracy"]
-    }
+    return numbers
 
 
 class Results:
@@ -107,14 +105,14 @@ class Results:
 
     Attributes:
         baseline: the method that others are compared with, or None.
-        confidence: of every interval.
-        seeds: how many the study has; a number is over so many unless it says less.
+        confidence: the confidence of every interval.
+        seeds: the number of seeds in the study; a number is over all of them unless it says less.
         uninformed: the concepts, by fusion and modality, that know nothing: see `Study.uninformed`.
         no_d: why a modality has no d in any seed: see `Study.no_d`.
 
     Args:
-        table: as `tidy` makes it.
-        study: that it was made from.
+        table: the long table, as `tidy` makes it.
+        study: the study that the table was made from.
     """
 
     def __init__(self, table: pl.DataFrame, study: Study) -> None:
@@ -137,8 +135,10 @@ class Results:
         return self._values.get((fusion, None, modality, "accuracy", None, None), {})
 
     def mean(self, values: Values) -> Interval | None:
-        """Mean over the seeds that there are; None for none."""
-        return mean_interval(list(values.values()), self.confidence) if values else None
+        """Mean over the seeds that have a number; None where no seed has one."""
+        if not values:
+            return None
+        return mean_interval(list(values.values()), self.confidence)
 
     def difference(self, values: Values, reference: Values) -> Difference | None:
         """`values` − `reference`, paired by seed: the same data order and initialisation; None where no seed has both.
@@ -146,7 +146,9 @@ class Results:
         Only the seeds that both have are compared: the others would not be pairs.
         """
         values, reference = shared(values, reference)
-        return paired_difference(list(values.values()), list(reference.values()), self.confidence) if values else None
+        if not values:
+            return None
+        return paired_difference(list(values.values()), list(reference.values()), self.confidence)
 
     def to_baseline(self, fusion: str, method: str, metric: str, modality: str | None = None) -> Difference | None:
         """A method's difference to the baseline; None for the baseline itself, or where no seed has both."""
@@ -172,8 +174,11 @@ class Results:
     def shortfall(self, values: Values, reached: Values) -> Difference | None:
         """How far the accuracies `reached` lie below `values`: `difference`, with a mean that can be compared."""
         values, reached = shared(values, reached)
-        found = self.difference(values, reached)
-        return found and replace(found, mean=float(exact_mean(values) - exact_mean(reached)))
+        difference = self.difference(values, reached)
+        if difference is None:
+            return None
+        # In fractions, so that two gaps that are equal compare as equal.
+        return replace(difference, mean=float(exact_mean(values) - exact_mean(reached)))
 
 
 def exact_mean(accuracies: Values) -> Fraction:
@@ -182,10 +187,15 @@ def exact_mean(accuracies: Values) -> Fraction:
     return Fraction(sum(shares), len(shares))
 
 
-def shared(*several: Values) -> tuple[Values, ...]:
-    """The numbers of those seeds that all of `several` have, so that they can be compared."""
-    seeds = [seed for seed in several[0] if all(seed in values for values in several)]
-    return tuple({seed: values[seed] for seed in seeds} for values in several)
+def shared(first: Values, *others: Values) -> tuple[Values, ...]:
+    """The numbers of those seeds that all of the arguments have, so that they can be compared."""
+    seeds = set(first).intersection(*others)
+    # The order of the first: sums over seeds are the same in every run.
+    order = [seed for seed in first if seed in seeds]
+    kept = []
+    for values in (first, *others):
+        kept.append({seed: values[seed] for seed in order})
+    return tuple(kept)
 
 
 def metrics(study: Study, results: Results) -> dict[str, Any]:
@@ -194,32 +204,38 @@ def metrics(study: Study, results: Results) -> dict[str, Any]:
     Returns:
         By fusion and method: `accuracy`; `starvation`, the largest distance over the modalities from the accuracy
         alone down to that of the centred φ_m; and `d_<modality>`, the competition strength. Where runs failed,
-        `failed` says how many, that of concepts under `concepts`; a number that too many failures leave unknown is not
-        there, nor is one against a concept that knows nothing.
+        `failed` is their number, that of concepts stands under `concepts`. A number is missing where too many
+        failures leave it unknown, and where it compares with a concept that knows nothing.
     """
     names = study.params.study
-    found = {}
+    columns = {}
     for fusion in names.fusions:
-        found[fusion] = {
-            method: _few(results, fusion, method, names.modalities) | _failures(study.of(fusion, method=method))
-            for method in names.methods
-        }
-        if concepts := _failures([run for name in names.modalities for run in study.of(fusion, concept=name)]):
-            found[fusion]["concepts"] = concepts
-    return found
+        columns[fusion] = {}
+        for method in names.methods:
+            failed = _failures(study.of(fusion, method=method))
+            columns[fusion][method] = _aggregated(results, fusion, method, names.modalities) | failed
+        concepts = []
+        for name in names.modalities:
+            concepts += study.of(fusion, concept=name)
+        if failed := _failures(concepts):
+            columns[fusion]["concepts"] = failed
+    return columns
 
 
-def _few(results: Results, fusion: str, method: str, modalities: list[str]) -> dict[str, float]:
-    known = [name for name in modalities if (fusion, name) not in results.uninformed]
-    gaps = [results.gap(fusion, method, name) for name in known]
-    means = {
-        "accuracy": results.mean(results.method(fusion, method, "accuracy")),
-        "starvation": None if None in gaps else max(gaps, key=lambda gap: gap.mean, default=None),
-        **{f"d_{name}": results.mean(results.method(fusion, method, "d", name)) for name in modalities},
-    }
-    return {name: round(found.mean, 4) for name, found in means.items() if found is not None}
+def _aggregated(results: Results, fusion: str, method: str, modalities: list[str]) -> dict[str, float]:
+    """The aggregated numbers of one method."""
+    means: dict[str, Interval | None] = {"accuracy": results.mean(results.method(fusion, method, "accuracy"))}
+    informed = [name for name in modalities if (fusion, name) not in results.uninformed]
+    gaps = [results.gap(fusion, method, name) for name in informed]
+    # The largest gap is unknown where one of the gaps is.
+    if None not in gaps:
+        means["starvation"] = max(gaps, key=lambda gap: gap.mean, default=None)
+    for name in modalities:
+        means[f"d_{name}"] = results.mean(results.method(fusion, method, "d", name))
+    return {name: round(mean.mean, 4) for name, mean in means.items() if mean is not None}
 
 
 def _failures(runs: list[Run]) -> dict[str, int]:
+    """How many of the runs failed, as a column; empty where none did."""
     failed = sum(run.failed is not None for run in runs)
     return {FAILED: failed} if failed else {}

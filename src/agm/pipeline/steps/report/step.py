@@ -1,7 +1,7 @@
 """Aggregate the study into one page and its tables.
 
-Reads the record, the history and the evaluation of every run of the study, the manifest's and the shards' indexes,
-the quarantine table and what `agm inspect` saw, and refuses results that are missing or were made with other
+Reads the index, the history and the evaluation of every run of the study, the indexes of the manifest and the shards,
+the quarantine table and the inspection by `agm inspect`. Refuses results that are missing or were made with other
 parameters, code or data than params.yaml asks for. Writes
 
   reports/index.html        one page that needs nothing else: the answer, tables, figures, data, configuration
@@ -13,7 +13,7 @@ parameters, code or data than params.yaml asks for. Writes
   reports/summary.txt       the answer and the tables of results for a terminal, which are also printed
 
 Every number on the page is a mean over seeds of the test split with a t interval, and is compared with joint training
-by a paired test. Runs that failed are listed first, with what is known of them; what is left of a study is reported.
+by a paired test. Runs that failed are listed first, with what is known about them; the report covers the other runs.
 """
 
 from typing import Any
@@ -30,13 +30,16 @@ from agm.pipeline.steps.report.failures import failures
 from agm.pipeline.steps.report.page import render
 from agm.pipeline.steps.report.results import Results, metrics, tidy
 
+PLAIN_TABLES = (tables.accuracies, tables.monomodal, tables.permutation, tables.published, tables.competition)
+"""The tables that a terminal shows."""
+
 
 def run(params: Params, job: Job) -> dict[str, Any]:
     """Write the outputs of `job`.
 
     Returns:
-        The verdict on every fusion, what leaks, the commands of the runs that failed, the number of runs and clips
-        behind it, the tables' checksums.
+        The verdict on every fusion, the leaks between splits, the commands of the runs that failed, the numbers of
+        runs and clips, and the checksums of the tables.
 
     Raises:
         AgmError: when a result is missing, damaged or not what params.yaml asks for.
@@ -46,6 +49,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     table = tidy(study)
     results = Results(table, study)
     answers = [answer(study, results, fusion) for fusion in params.study.fusions]
+    # Before anything is written: an error here leaves the results of before.
     html = render(study, results, answers)
     write_parquet(results_file, table)
     write_json(metrics_file, metrics(study, results))
@@ -56,7 +60,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         temporary.write_text(f"{text}\n", encoding="utf-8")
     show(text)
     return {
-        "answers": {each.fusion: each.verdict for each in answers},
+        "answers": {words.fusion: words.verdict for words in answers},
         "leaks": study.inspection["leaks"],
         "failed": [run.command for run in study.failed],
         "runs": len(study.runs),
@@ -67,14 +71,17 @@ def run(params: Params, job: Job) -> dict[str, Any]:
 
 def plain(study: Study, results: Results, answers: list[Answer]) -> str:
     """The answer and the tables of results for a terminal."""
-    names, warning, failed = study.params.study, caution(study), failures(study)
-    blocks = [f"{study.params.dataset.name}, study {names.name}: {tables.intro(study)}"]
+    failed = failures(study)
+    blocks = [f"{study.params.dataset.name}, study {study.params.study.name}: {tables.intro(study)}"]
     if failed:
         blocks.append(failed.plain())
-    for each in answers:
-        blocks.append("\n".join(filter(None, [f"{each.fusion}: {each.verdict}", warning])))
-        for table in (tables.accuracies, tables.monomodal, tables.permutation, tables.published, tables.competition):
-            found = table(study, results, each.fusion)
-            if found is not None:
-                blocks.append(found.plain())
+    warning = caution(study)
+    for words in answers:
+        verdict = f"{words.fusion}: {words.verdict}"
+        blocks.append(f"{verdict}\n{warning}" if warning else verdict)
+        for make_table in PLAIN_TABLES:
+            table = make_table(study, results, words.fusion)
+            # Some tables do not exist for a single modality.
+            if table is not None:
+                blocks.append(table.plain())
     return "\n\n".join(blocks)

@@ -10,7 +10,8 @@ NOTHING = "–"
 def number(value: float, digits: int = 3) -> str:
     """A fixed number of decimals with a true minus sign; a value that rounds to zero has no sign."""
     text = f"{value:.{digits}f}".replace("-", "−")
-    return text.removeprefix("−") if not text.strip("−0.") else text
+    is_zero = not text.strip("−0.")
+    return text.removeprefix("−") if is_zero else text
 
 
 def signed(value: float) -> str:
@@ -19,17 +20,19 @@ def signed(value: float) -> str:
     return text if text.startswith("−") else f"+{text}"
 
 
-def interval(found: Interval) -> str:
+def interval(mean: Interval) -> str:
     """'0.953 ± 0.012'; the bare mean where there is no interval."""
-    return number(found.mean) if found.half is None else f"{number(found.mean)} ± {number(found.half)}"
+    if mean.half is None:
+        return number(mean.mean)
+    return f"{number(mean.mean)} ± {number(mean.half)}"
 
 
-def of_all(n: int, seeds: int) -> str:
+def of_seeds(n: int, seeds: int) -> str:
     """' (2 of 3)' behind a number over fewer seeds than the study has; nothing behind any other."""
     return "" if n == seeds else f" ({n} of {seeds})"
 
 
-def over(n: int, seeds: int) -> str:
+def over_seeds(n: int, seeds: int) -> str:
     """The same in words: ' (over 2 of 3 seeds)'."""
     return "" if n == seeds else f" (over {n} of {count(seeds, 'seed')})"
 
@@ -41,32 +44,36 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def p_clause(found: Difference) -> str:
+def p_clause(difference: Difference) -> str:
     """The test's result inside a sentence, with its number of pairs."""
-    if found.n == 1:
+    if difference.n == 1:
         return "one seed"
-    if found.p is None:
-        return f"the same with each of {found.n} seeds, so no p-value"
-    relation = p_value(found.p) if found.p < 0.001 else f"= {p_value(found.p)}"
-    return f"paired {kept(f'p {relation}')}, {kept(f'n = {found.n}')}"
+    if difference.p is None:
+        return f"the same with each of {difference.n} seeds, so no p-value"
+    relation = p_value(difference.p)
+    # A very small p-value has a relation of its own: "p < 0.001".
+    if not relation.startswith("<"):
+        relation = f"= {relation}"
+    return f"paired {unbroken(f'p {relation}')}, {unbroken(f'n = {difference.n}')}"
 
 
-def kept(text: str) -> str:
-    """The text on one line."""
+def unbroken(text: str) -> str:
+    """The text with no-break spaces, so that it stays on one line."""
     return text.replace(" ", "\u00a0")
 
 
-def evidence(found: Difference, confidence: float) -> str:
+def effect(difference: Difference, confidence: float) -> str:
     """'+0.110, 95 % interval +0.060 to +0.160, paired p = 0.012, n = 3'."""
-    parts = [signed(found.mean)]
-    if found.low is not None and found.high is not None:
-        parts.append(f"{percent(confidence)} interval {signed(found.low)} to {signed(found.high)}")
-    return ", ".join([*parts, p_clause(found)])
+    parts = [signed(difference.mean)]
+    if difference.low is not None and difference.high is not None:
+        parts.append(f"{percent(confidence)} interval {signed(difference.low)} to {signed(difference.high)}")
+    parts.append(p_clause(difference))
+    return ", ".join(parts)
 
 
 def percent(share: float) -> str:
     """'95 %'."""
-    return kept(f"{share * 100:g} %")
+    return unbroken(f"{share * 100:g} %")
 
 
 def compact(value: float) -> str:
@@ -74,9 +81,14 @@ def compact(value: float) -> str:
     return f"{value:#.3g}".removesuffix(".").replace("-", "−")
 
 
-def several(names: Sequence[str]) -> str:
+def joined(names: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else NOTHING
+    if not names:
+        return NOTHING
+    *first, last = names
+    if not first:
+        return last
+    return f"{', '.join(first)} and {last}"
 
 
 def count(amount: int, thing: str) -> str:
@@ -85,5 +97,5 @@ def count(amount: int, thing: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital letter at its start."""
+    """The text with a capital letter at its start."""
     return text[:1].upper() + text[1:]
