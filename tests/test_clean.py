@@ -60,7 +60,7 @@ def clean(capsys: pytest.CaptureFixture[str]):
 
 
 def states() -> list[str]:
-    return [each.state for each in unfinished.found(config.load())]
+    return [each.state for each in unfinished.all_checkpoints(config.load())]
 
 
 def test_one_that_can_be_resumed_is_listed_and_not_deleted_unasked(stopped, clean):

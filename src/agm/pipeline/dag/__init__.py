@@ -1,1 +1,1 @@
-"""The graph of jobs, what each result was made from, and the two engines that run them."""
+"""The graph of jobs, the provenance of each result, and the two engines that run the jobs."""

@@ -1,8 +1,9 @@
-"""Fingerprints of the source code that makes a result: one of every step, and one of every method.
+"""Fingerprints of the source code that makes a result: one for every step, and one for every method.
 
-A fingerprint is of what the source says. Comments, docstrings and the layout of lines do not count, and every version
-of Python finds the same one (`ast.dump` does not: newer versions have other fields). Templates count byte for byte.
-Files of editors and systems (`.swp`, `.DS_Store`, `~`) do not count: only these three kinds of files do.
+A fingerprint covers the meaning of the source. Comments, docstrings and the layout of lines do not count, and every
+version of Python gives the same fingerprint (`ast.dump` does not: newer versions have other fields). Templates count
+byte for byte. Only files with the suffixes of `COUNTED` count, so those of editors and systems (`.swp`, `.DS_Store`,
+`~`) do not.
 """
 
 import ast
@@ -68,7 +69,7 @@ STEPS = {
         "pipeline/runtime/terminal.py",
     ),
 }
-"""The source of each step, below the package: what it imports, less the plumbing that cannot change a result."""
+"""The source of each step, below the package: what it imports, without the code that cannot change a result."""
 DECODERS = (
     "av",
     "h5py",
@@ -81,33 +82,36 @@ DECODERS = (
     "torchvision",
 )
 LIBRARIES = {"extract": DECODERS, "train": ("torch",), "concept": ("torch",)}
-"""Libraries whose versions decide a step's result: those that decode files, and the one that trains."""
+"""Libraries whose versions decide the result of a step: those that decode files, and the one that trains."""
 
 
 @cache
 def fingerprint(name: str) -> str:
-    """The fingerprint of a step, or of "methods/<name>": of the method's file and those of `methods` that it imports.
+    """The fingerprint of a step, or of "methods/<name>": the method's file and the files of `methods` that it imports.
 
     Raises:
         KeyError: when there is no such step.
         SyntaxError: when a file is no Python.
     """
-    paths = STEPS[name] if not name.startswith("methods/") else method_files(name.removeprefix("methods/"))
-    found = hashlib.sha256()
+    method = name.removeprefix("methods/")
+    paths = STEPS[name] if method == name else method_files(method)
+    total = hashlib.sha256()
     for path in _files(paths):
-        found.update(f"{path.relative_to(PACKAGE).as_posix()}\0{_of_file(path)}\0".encode())
-    return found.hexdigest()
+        relative = path.relative_to(PACKAGE).as_posix()
+        # The zeros separate names from checksums: no two lists of files give the same bytes.
+        total.update(f"{relative}\0{_of_file(path)}\0".encode())
+    return total.hexdigest()
 
 
 forget = fingerprint.cache_clear
-"""Read the source anew when it is next asked for."""
+"""Forget all fingerprints, so that the source is read again."""
 
 
 @cache
 def versions(name: str) -> dict[str, str]:
     """The versions of the libraries that decide the result of a step; none for "methods/<name>".
 
-    Builds of one version, for another processor or CUDA, count as one.
+    Builds of one version, for another processor or CUDA, count as the same.
     """
     return {library: _version(library) for library in LIBRARIES.get(name, ())}
 
@@ -121,18 +125,19 @@ def _version(library: str) -> str:
 
 
 def method_files(name: str) -> tuple[str, ...]:
-    """The files of one method below the package, less those that all methods share."""
-    found: set[str] = set()
-    todo = [name]
-    while todo:
-        path = f"methods/{todo.pop()}.py"
-        if path in found or path in METHODS or not (PACKAGE / path).exists():
+    """The files of one method below the package, without those that all methods share."""
+    paths: set[str] = set()
+    to_visit = [name]
+    while to_visit:
+        path = f"methods/{to_visit.pop()}.py"
+        if path in paths or path in METHODS or not (PACKAGE / path).exists():
             continue
-        found.add(path)
+        paths.add(path)
+        # A method may import others, and these others again.
         for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("agm.methods."):
-                todo.append(node.module.removeprefix("agm.methods."))
-    return tuple(sorted(found))
+                to_visit.append(node.module.removeprefix("agm.methods."))
+    return tuple(sorted(paths))
 
 
 @cache
@@ -148,19 +153,20 @@ def of_source(source: str) -> str:
 
 
 def _spell(node: Any, words: list[str]) -> None:
-    """Append a tree as words from which it could be built again.
+    """Append a syntax tree as words from which it could be built again.
 
     Fields that are absent or empty are left out: a newer Python has fields that the source does not use.
     """
     if isinstance(node, list):
+        # The length, because the end of a list would not show otherwise.
         words.append(f"[{len(node)}")
-        for each in node:
-            _spell(each, words)
+        for element in node:
+            _spell(element, words)
     elif isinstance(node, ast.AST):
         words.append(f"({type(node).__name__}")
         for name in node._fields:
             value = getattr(node, name, None)
-            if name == "body" and isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            if name == "body" and _has_docstring(node):
                 value = value[1:]
             if value is None or value == []:
                 continue
@@ -168,18 +174,26 @@ def _spell(node: Any, words: list[str]) -> None:
             _spell(value, words)
         words.append(")")
     else:
+        # With its type: 1 and 1.0 and True differ.
         words.append(f"{type(node).__name__} {node!r}")
+
+
+def _has_docstring(node: ast.AST) -> bool:
+    return isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None
 
 
 def _files(paths: tuple[str, ...]) -> Iterator[Path]:
     """The files below the given paths of the package that count, sorted."""
     for name in sorted(paths):
         path = PACKAGE / name
-        for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if each.suffix in COUNTED and not each.name.startswith("."):
-                yield each
+        candidates = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in candidates:
+            if file.suffix in COUNTED and not file.name.startswith("."):
+                yield file
 
 
 def _of_file(path: Path) -> str:
     content = path.read_bytes()
-    return of_source(content.decode()) if path.suffix == ".py" else hashlib.sha256(content).hexdigest()
+    if path.suffix == ".py":
+        return of_source(content.decode())
+    return hashlib.sha256(content).hexdigest()

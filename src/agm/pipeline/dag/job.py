@@ -26,7 +26,7 @@ class Job:
         data: large files that it reads; the indexes among `inputs` hold their checksums.
         parameters: dotted keys of `params.yaml` that it depends on.
         code: names of the fingerprints (`agm.pipeline.dag.code`) of the source that it runs.
-        taught: whether it is of a method that reads finished runs: for DVC such jobs are a stage of their own.
+        after_runs: whether its method reads finished runs: for DVC such jobs are a stage of their own.
     """
 
     step: str

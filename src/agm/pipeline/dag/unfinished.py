@@ -1,10 +1,10 @@
-"""The checkpoints of runs that are not finished: where they lie, and what each was made from.
+"""The checkpoints of runs that are not finished: where they are stored, and what each was made from.
 
     .cache/train/<checksum of the command and of what the run is made from>/*.safetensors   checkpoints
-    .cache/train/<…>/origin.json                                                            that command, and what it is
+    .cache/train/<…>/origin.json                                                            the command and its inputs
 
-A run goes on from the folder that its name, parameters, code and inputs lead to. Any other folder of the same run is
-orphaned: what has changed since is found by comparing its origin with the present. `agm clean` lists them all.
+The command, the parameters, the code and the inputs of a run name the folder from which it resumes. Any other folder
+of the same run is orphaned: comparing its origin with the present shows what has changed. `agm clean` lists them all.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from agm.pipeline.config import Params
 from agm.pipeline.dag import provenance
 from agm.pipeline.dag.graph import Graph, Job
 from agm.pipeline.errors import AgmError
-from agm.pipeline.io.files import read_json, write_json
+from agm.pipeline.io.files import read_json, read_json_or_none, write_json
 from agm.pipeline.runtime.lock import taken
 from agm.pipeline.runtime.progress import say
 
@@ -39,15 +39,15 @@ UNKNOWN = "unknown: it does not say of which run it is"
 
 
 @dataclass(frozen=True)
-class Kept:
+class Checkpoints:
     """A folder of checkpoints.
 
     Attributes:
-        folder: where they lie.
+        folder: the folder.
         command: the command of the run; None where the folder does not say.
-        step: its step and cell, of which `agm.pipeline.runtime.lock` has a lock.
-        state: one of those above.
-        reason: of an orphaned one, what has changed since.
+        step: the run's step and cell, for which `agm.pipeline.runtime.lock` has a lock.
+        state: one of the states above.
+        reason: for an orphaned folder, what has changed since.
     """
 
     folder: Path
@@ -63,12 +63,15 @@ class Kept:
 
     @property
     def written(self) -> str:
-        """When it was written to for the last time."""
+        """The time of its newest file."""
         return _time(self.folder)
 
 
 def checkpoint_folder(params: Params, job: Job) -> Path:
-    """Outside the declared outputs, which the engines delete first; named by all that decides the run."""
+    """The folder for a run's checkpoints, named by everything that decides the run.
+
+    It lies outside the outputs of the job, which the engines delete before the job starts.
+    """
     return _folder(job, provenance.expected(job, params))
 
 
@@ -79,24 +82,32 @@ def resumable(job: Job, made_from: dict[str, Any]) -> bool:
 
 @contextmanager
 def begun(params: Params, job: Job) -> Iterator[Path]:
-    """Name the checkpoints of other versions of the run, which it cannot go on from, and say what its own are made
-    from; yields the folder of its own, which is gone again where nothing was kept in it."""
+    """Yield the folder for the run's checkpoints, with a file that says what they are made from.
+
+    Tells the user of checkpoints of other versions of the run, from which it cannot resume. Where the run ends by an
+    error before its first checkpoint, the folder is removed again.
+    """
     made_from = provenance.expected(job, params)
     folder = _folder(job, made_from)
     if not (folder / ORIGIN).exists():
         _name_orphans(job, made_from)
-        origin = {"command": job.command, "step": [job.step, *job.cell], "index": str(job.index)}
-        write_json(folder / ORIGIN, {**origin, "made_from": made_from})
+        origin = {
+            "command": job.command,
+            "step": [job.step, *job.cell],
+            "index": str(job.index),
+            "made_from": made_from,
+        }
+        write_json(folder / ORIGIN, origin)
     try:
         yield folder
     except AgmError:
-        if not any(folder.glob("*.safetensors")):
+        if not _has_checkpoints(folder):
             shutil.rmtree(folder)
         raise
 
 
 def remove(params: Params, job: Job) -> None:
-    """Remove the checkpoints of a run that is on record; a person may want to look into those of one that failed."""
+    """Remove the checkpoints of a finished run. Those of a run that failed stay: a person may want to examine them."""
     folder = checkpoint_folder(params, job)
     if folder.exists() and not read_json(job.index)["failed"]:
         shutil.rmtree(folder, ignore_errors=True)
@@ -108,9 +119,10 @@ def _folder(job: Job, made_from: dict[str, Any]) -> Path:
 
 
 def _name_orphans(job: Job, made_from: dict[str, Any]) -> None:
+    """Tell the user which checkpoints of the run are not used, and why."""
     for folder in _folders():
         origin = _origin(folder)
-        if origin is None or origin["index"] != str(job.index) or not any(folder.glob("*.safetensors")):
+        if origin is None or origin["index"] != str(job.index) or not _has_checkpoints(folder):
             continue
         if reason := provenance.difference(origin["made_from"], made_from, job.step):
             say(
@@ -119,19 +131,20 @@ def _name_orphans(job: Job, made_from: dict[str, Any]) -> None:
             )
 
 
-def found(params: Params) -> list[Kept]:
+def all_checkpoints(params: Params) -> list[Checkpoints]:
     """Every folder of checkpoints, with its state under the parameters `params`."""
     jobs = {str(job.index): job for job in Graph(params).jobs}
+    # Shared, so that an input of several runs is read once.
     checksums: provenance.Checksums = {}
-    return [_kept(folder, jobs, params, checksums) for folder in _folders()]
-
-
-def _kept(folder: Path, jobs: dict[str, Job], params: Params, checksums: provenance.Checksums) -> Kept:
-    origin = _origin(folder)
-    if origin is None:
-        return Kept(folder, None, (), UNKNOWN)
-    state, reason = _state(folder, origin, jobs.get(origin["index"]), params, checksums)
-    return Kept(folder, origin["command"], tuple(origin["step"]), state, reason)
+    entries = []
+    for folder in _folders():
+        origin = _origin(folder)
+        if origin is None:
+            entries.append(Checkpoints(folder, None, (), UNKNOWN))
+            continue
+        state, reason = _state(folder, origin, jobs.get(origin["index"]), params, checksums)
+        entries.append(Checkpoints(folder, origin["command"], tuple(origin["step"]), state, reason))
+    return entries
 
 
 def _state(
@@ -140,19 +153,25 @@ def _state(
     """The state of a folder, and the reason where it is orphaned."""
     if taken(*origin["step"]):
         return RUNNING, ""
-    if not any(folder.glob("*.safetensors")):
+    if not _has_checkpoints(folder):
         return EMPTY, ""
     if job is None:
         return ELSEWHERE, ""
     wanted = provenance.expected(job, params, checksums)
-    # An input that is not there now may come out as it was.
+    # A missing input may have the old content when its job has made it again, so it counts as unchanged.
     missing = [name for name, checksum in wanted["inputs"].items() if checksum is None]
-    wanted["inputs"] |= {name: origin["made_from"]["inputs"].get(name) for name in missing}
+    for name in missing:
+        wanted["inputs"][name] = origin["made_from"]["inputs"].get(name)
     if reason := provenance.difference(origin["made_from"], wanted, job.step):
         return ORPHANED, reason
     if missing or provenance.outdated(job, params, checksums):
         return RESUMABLE, ""
-    return (FAILED if read_json(job.index)["failed"] else FINISHED), ""
+    failed = read_json(job.index)["failed"]
+    return FAILED if failed else FINISHED, ""
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
 
 
 def _folders() -> Iterator[Path]:
@@ -162,13 +181,12 @@ def _folders() -> Iterator[Path]:
 
 
 def _origin(folder: Path) -> dict[str, Any] | None:
-    """What the checkpoints of a folder were made from; None where it does not say."""
-    try:
-        origin = read_json(folder / ORIGIN)
-        known = {"command", "step", "index", "made_from"} <= origin.keys()
-        return origin if known else None
-    except (AgmError, AttributeError):
+    """What the checkpoints of a folder were made from; None where the folder does not say."""
+    origin = read_json_or_none(folder / ORIGIN)
+    if not isinstance(origin, dict):
         return None
+    is_complete = {"command", "step", "index", "made_from"} <= origin.keys()
+    return origin if is_complete else None
 
 
 def _time(folder: Path) -> str:

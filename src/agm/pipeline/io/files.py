@@ -168,6 +168,14 @@ def read_json(path: Path, rebuild: str | None = None) -> Any:
     return content
 
 
+def read_json_or_none(path: Path) -> Any:
+    """The content of a JSON file of the DAG; None where it is missing, damaged or unreadable."""
+    try:
+        return read_json(path)
+    except (AgmError, OSError):
+        return None
+
+
 def read_index(path: Path, rebuild: str, *names: str) -> Any:
     """Read a job's index, and compare the data files `names`, or all of them, with the checksums that it holds.
 

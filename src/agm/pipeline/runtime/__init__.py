@@ -1,1 +1,1 @@
-"""What a process needs of the machine: devices, locks, other processes, the terminal."""
+"""What a process uses of the machine: devices, locks, other processes, the terminal."""

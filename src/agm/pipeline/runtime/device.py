@@ -16,7 +16,7 @@ from agm.pipeline.runtime import lease
 def prepare_device(threads: int) -> torch.device:
     """Choose the device (AGM_DEVICE, else a GPU if there is one) and make torch deterministic on it.
 
-    A GPU is leased first (`agm.pipeline.runtime.lease`), for the life of the process: waits until one is free.
+    A GPU is leased first (`agm.pipeline.runtime.lease`), until the process ends: waits until one is free.
 
     Raises:
         AgmError: when AGM_DEVICE names a device that torch cannot use.
@@ -35,8 +35,8 @@ def prepare_device(threads: int) -> torch.device:
             fix="use cpu, cuda or cuda:N",
         ) from None
     if device.type != "cpu":
-        # On a CPU one thread count repeats as it is, and this switch imports the compiler, which takes seconds. An
-        # operation that has no deterministic form warns: better than refusing to train.
+        # Not on a CPU: with a fixed number of threads its results repeat anyway, and this switch imports the compiler,
+        # which takes seconds. An operation without a deterministic form only warns, so that training is possible.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
     return device
@@ -45,13 +45,15 @@ def prepare_device(threads: int) -> torch.device:
 @cache
 def _leased(setting: str | None) -> str:
     """The device that this process holds from now on; a second one only where AGM_DEVICE changes, as in tests."""
-    if os.environ.get("AGM_LEASED"):  # by the process that started this one
+    # The process that started this one holds the lease.
+    if os.environ.get("AGM_LEASED"):
         return lease.usable()[0].name
-    return lease.take(1).devices[0]  # and the lease is kept: nobody releases it
+    # Nothing releases this lease: it lasts until the process ends.
+    return lease.take(1).devices[0]
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What the run was computed with."""
+    """The versions, the device and the threads that a run was computed with."""
     return {
         "python": platform.python_version(),
         "agm": __version__,

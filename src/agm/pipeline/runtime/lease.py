@@ -1,10 +1,10 @@
-"""A lease per device: of all processes of a machine, one at a time computes on a GPU.
+"""A lease per device: one process of a machine at a time computes on a GPU.
 
-Neither engine assigns devices, and two checkouts, or two users, may share a machine. So whoever wants a device locks
-its file in /tmp, where all users of a machine look whatever their TMPDIR says (AGM_LEASES names another folder); the
-lock ends with the process, however that ends. AGM_DEVICE says which devices may be used: `cpu`, which any number of
-processes may, or a list such as `cuda:0,cuda:1` (`cuda` is every GPU); what has a number is leased. Where SLURM
-assigned this job its GPUs, they are its own, and nothing is leased.
+Neither engine assigns devices, and two checkouts, or two users, may share a machine. So a process that wants a device
+locks the device's file in /tmp, which all users of a machine share whatever their TMPDIR is (AGM_LEASES names another
+folder). The lock ends with the process, however that ends. AGM_DEVICE says which devices may be used: `cpu`, which any
+number of processes may use, or a list such as `cuda:0,cuda:1` (`cuda` is every GPU). Devices with a number are leased.
+Where SLURM assigned GPUs to this job, no other process uses them, and nothing is leased.
 """
 
 import errno
@@ -31,8 +31,8 @@ class Device:
     """A device that this process may use.
 
     Attributes:
-        name: what torch calls it in this process, such as cuda:0.
-        key: the one device of the machine that it is; None where any number of processes may use it at once.
+        name: its name for torch in this process, such as cuda:0.
+        key: its identity on the machine; None where any number of processes may use it at once.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Lease:
     """Devices that this process may compute on until it releases them or dies.
 
     Attributes:
-        devices: their names for torch, one for each that was asked for.
+        devices: their names for torch, one for each device that was requested.
     """
 
     devices: list[str]
@@ -57,13 +57,15 @@ class Lease:
 
 
 def take(count: int) -> Lease:
-    """Lease `count` devices, all or none; waits until so many are free.
+    """Lease `count` devices, all or none; waits until as many are free.
 
     Raises:
-        AgmError: when there are fewer, or when something else lies where a lease's file should.
+        AgmError: when there are fewer devices, or when something else is in the place of a lease's file.
     """
     devices = usable()
-    if shared := [each.name for each in devices if each.key is None]:
+    shared = [device.name for device in devices if device.key is None]
+    if shared:
+        # Processes may share such a device, so that one may be given several times.
         return Lease([shared[number % len(shared)] for number in range(count)])
     if len(devices) < count:
         raise AgmError(
@@ -71,8 +73,9 @@ def take(count: int) -> Lease:
             where=f"AGM_DEVICE={os.environ.get('AGM_DEVICE', '')}",
             fix="set AGM_DEVICE to as many devices, or trainer.processes to fewer",
         )
-    if len(devices) == count and (os.environ.get("SLURM_JOB_GPUS") or os.environ.get("SLURM_STEP_GPUS")):
-        return Lease([each.name for each in devices])
+    assigned_by_slurm = os.environ.get("SLURM_JOB_GPUS") or os.environ.get("SLURM_STEP_GPUS")
+    if assigned_by_slurm and len(devices) == count:
+        return Lease([device.name for device in devices])
     return _waited(devices, count)
 
 
@@ -80,51 +83,67 @@ def usable() -> list[Device]:
     """The devices that AGM_DEVICE allows; without it every GPU that torch can use, or the CPU."""
     # CUDA reads this when it starts: by default it puts the fastest GPU first, and nvidia-smi does not.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    asked_for = variables.devices()
-    names = asked_for or ["cuda"]
-    seen = _of_torch() if any(name.startswith("cuda") for name in names) else {}
-    if not seen and not asked_for:
+    requested = variables.devices()
+    names = requested or ["cuda"]
+    gpus: dict[str, str] = {}
+    # Only for CUDA: torch takes seconds to import.
+    if any(name.startswith("cuda") for name in names):
+        gpus = _of_torch()
+    if not gpus and not requested:
         return [Device("cpu")]
-    found: list[Device] = []
+    devices: list[Device] = []
     for name in names:
-        if name == "cuda" and seen:
-            found += map(Device, seen.keys(), seen.values())
-        else:
-            found.append(Device(name, seen.get(name, name if ":" in name else None)))
-    return list(dict.fromkeys(found))
+        if name == "cuda" and gpus:
+            devices += [Device(gpu, key) for gpu, key in gpus.items()]
+            continue
+        # A device that torch does not see is still leased under its name, where it has a number.
+        default = name if ":" in name else None
+        devices.append(Device(name, gpus.get(name, default)))
+    # Once each, where the list names a GPU twice.
+    return list(dict.fromkeys(devices))
 
 
 def _of_torch() -> dict[str, str]:
-    """The GPUs that torch can use, each with its identity, or its number where nvidia-smi tells none."""
-    import torch  # here, because Snakemake's profile counts GPUs, and this takes seconds
+    """The GPUs that torch can use, each with its identity; with its name where nvidia-smi does not list it."""
+    # Here, because Snakemake's profile counts GPUs with this module, and the import takes seconds.
+    import torch
 
     if not torch.cuda.is_available():
         return {}
     names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     keys = visible()
-    return dict(zip(names, keys if len(keys) == len(names) else names, strict=True))
+    if len(keys) != len(names):
+        keys = names
+    return dict(zip(names, keys, strict=True))
 
 
 def visible() -> list[str]:
     """The identities of the GPUs that CUDA_VISIBLE_DEVICES shows this process, in its order. Does not import torch."""
-    every = _gpus()
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shown is None:
-        return every
-    found = []
-    for entry in map(str.strip, shown.split(",") if every else []):
-        if (gpu := _named(entry, every)) is None:
-            break  # and what follows is hidden too
-        found.append(gpu)
-    return found
+    installed = _gpus()
+    setting = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if setting is None or not installed:
+        return installed
+    shown = []
+    for entry in setting.split(","):
+        gpu = _named(entry.strip(), installed)
+        # CUDA hides all GPUs after an entry that it does not understand.
+        if gpu is None:
+            break
+        shown.append(gpu)
+    return shown
 
 
-def _named(entry: str, every: list[str]) -> str | None:
-    """The GPU that an entry of CUDA_VISIBLE_DEVICES means: its number, the beginning of its identity, or a slice's."""
+def _named(entry: str, installed: list[str]) -> str | None:
+    """The GPU that an entry of CUDA_VISIBLE_DEVICES means: a number, the beginning of an identity, or a slice (MIG)."""
     if entry.startswith("MIG-"):
         return entry
-    matching = every[int(entry) :][:1] if entry.isdecimal() else [each for each in every if each.startswith(entry)]
-    return matching[0] if entry and len(matching) == 1 else None
+    if not entry:
+        return None
+    if entry.isdecimal():
+        number = int(entry)
+        return installed[number] if number < len(installed) else None
+    matching = [identity for identity in installed if identity.startswith(entry)]
+    return matching[0] if len(matching) == 1 else None
 
 
 def _gpus() -> list[str]:
@@ -137,26 +156,33 @@ def _gpus() -> list[str]:
 
 
 def _waited(devices: list[Device], count: int) -> Lease:
-    # One in turn of those that want the same devices: many who want one do not starve one who wants two. Who wants
-    # others does not queue behind it.
-    wanted = hashlib.sha256("\n".join(sorted(str(each.key) for each in devices)).encode()).hexdigest()[:16]
-    turn, told = _open(f"queue-{wanted}"), False
+    """Lease `count` of the devices, when as many are free."""
+    # Processes that want the same devices queue: many that want one device do not starve one that wants two. Processes
+    # that want other devices have another queue.
+    keys = sorted(str(device.key) for device in devices)
+    name = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
+    queue = _open(f"queue-{name}")
+    has_said_so = False
     try:
-        if not lock(turn):
-            told = _tell(devices, count)
-            lock(turn, wait=True)
+        if not lock(queue):
+            _say_waiting(devices, count)
+            has_said_so = True
+            lock(queue, wait=True)
         while len(files := _attempt(devices, count)) < count:
-            told = told or _tell(devices, count)
+            if not has_said_so:
+                _say_waiting(devices, count)
+                has_said_so = True
+            # At random, so that two queues do not try at the same moments.
             time.sleep(POLL_SECONDS * random.uniform(0.5, 1.5))
     finally:
-        unlock(turn)
-    lease = Lease([each.name for each in files], list(files.values()))
+        unlock(queue)
+    lease = Lease([device.name for device in files], list(files.values()))
     say(f"computes on {', '.join(lease.devices)}")
     return lease
 
 
 def _attempt(devices: list[Device], count: int) -> dict[Device, int]:
-    """The first `count` devices that are free, each with its locked file; none when they are fewer."""
+    """The first `count` devices that are free, each with its locked file; none when fewer are free."""
     files: dict[Device, int] = {}
     for device in devices:
         descriptor = _open(str(device.key))
@@ -166,15 +192,20 @@ def _attempt(devices: list[Device], count: int) -> dict[Device, int]:
             unlock(descriptor)
         if len(files) == count:
             return files
+    # All or none: a process that keeps one device while it waits for the second would block others.
     for descriptor in files.values():
         unlock(descriptor)
     return {}
 
 
-def _tell(devices: list[Device], count: int) -> bool:
-    held = [f"{each.name}{holder(os.stat(_path(str(each.key))))}" for each in devices if _path(str(each.key)).exists()]
+def _say_waiting(devices: list[Device], count: int) -> None:
+    """Tell the user which devices are held, and by which processes."""
+    held = []
+    for device in devices:
+        path = _path(str(device.key))
+        if path.exists():
+            held.append(f"{device.name}{holder(os.stat(path))}")
     say(f"waiting for {count} of {len(devices)} devices: {', '.join(held)}")
-    return True
 
 
 def _path(key: str) -> Path:
@@ -182,7 +213,7 @@ def _path(key: str) -> Path:
 
 
 def _open(key: str) -> int:
-    """Open the file of a lease, which other users may have made, in a folder where anybody may lay anything."""
+    """Open the file of a lease, which another user may have made, in a folder where everybody may write."""
     path = _path(key)
     # Nothing is read or written, no link is followed, and a pipe does not block.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -190,11 +221,14 @@ def _open(key: str) -> int:
         try:
             descriptor = os.open(path, flags)
         except FileNotFoundError:
-            # Only here: for a file of somebody else the kernel may refuse it. It never follows a link.
+            # Not at the first attempt: the kernel may refuse O_CREAT for a file of another user. O_EXCL never follows
+            # a link.
             descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o444)
-            os.fchmod(descriptor, 0o444)  # whatever the umask: others take part
+            # Whatever the umask is: other users lock this file too.
+            os.fchmod(descriptor, 0o444)
     except FileExistsError:
-        return _open(key)  # made by another process this very moment
+        # Another process made it at this moment.
+        return _open(key)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EACCES):
             raise
@@ -206,5 +240,6 @@ def _open(key: str) -> int:
 
 
 def _trap(path: Path) -> AgmError:
+    """The error about something that is not a lease's file: it may be there to do harm."""
     what = "Devices are leased by a plain file that everybody may read, and something else lies in its place"
     return AgmError(what, where=path, fix="find out whose it is, and delete it")

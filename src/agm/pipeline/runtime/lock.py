@@ -1,7 +1,7 @@
-"""Locks that the kernel keeps: whoever dies, by whatever signal, gives them back.
+"""Locks that the kernel keeps: they end with their process, whatever signal ends it.
 
-A job is made by one process at a time (`alone`), whichever engine started it, also on storage that several machines
-share. `agm.pipeline.runtime.lease` builds the leases of devices from the same parts.
+One process at a time makes a job (`alone`), whichever engine started it, also on storage that several machines share.
+`agm.pipeline.runtime.lease` builds the leases of devices from the same functions.
 """
 
 import errno
@@ -14,10 +14,10 @@ from pathlib import Path
 from agm.pipeline.runtime.progress import say
 
 LOCKS = Path(".cache/locks")
-# What a file system says that has no locks.
+# The errors of a file system without locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
-# A lock belongs to the open file, and a forked child has that open too: it would keep the lock of a parent that died.
+# A lock belongs to the open file, which a forked child has open too: it would keep the lock of a parent that has ended.
 _held: set[int] = set()
 
 
@@ -34,7 +34,7 @@ os.register_at_fork(after_in_child=_forget)
 def alone(name: str, *cell: str) -> Iterator[bool]:
     """Hold the lock of a job in this checkout; yields whether another process held it until now.
 
-    On a file system without locks it says so, and goes on without.
+    On a file system without locks it tells the user, and continues without a lock.
     """
     descriptor = open_file(_path(name, *cell))
     try:
@@ -69,16 +69,18 @@ def _path(name: str, *cell: str) -> Path:
 
 
 def open_file(path: Path) -> int:
-    """Open a file to lock, which is made if it is not there."""
+    """Open a file to lock; it is created if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # For writing: shared storage gives an exclusive lock to nobody else.
+    # For writing: shared storage gives an exclusive lock only on a file that is open for writing.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     if os.fstat(descriptor).st_uid == os.geteuid():
-        os.fchmod(descriptor, 0o666)  # whatever the umask: who may use this folder takes part, and nothing is in it
+        # Whatever the umask is: all users of this folder lock this file, and it has no content.
+        os.fchmod(descriptor, 0o666)
     return descriptor
 
 
 def _wait(descriptor: int, what: str) -> bool:
+    """Lock an open file, and tell the user where that takes time; returns whether another process held the lock."""
     try:
         if lock(descriptor):
             return False
@@ -92,9 +94,10 @@ def _wait(descriptor: int, what: str) -> bool:
 
 
 def lock(descriptor: int, wait: bool = False) -> bool:
-    """Lock an open file for this process; whether that worked, which without `wait` it may not."""
+    """Lock an open file for this process; returns whether that succeeded, which it always does with `wait`."""
+    operation = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, operation)
     except BlockingIOError:
         return False
     _held.add(descriptor)
@@ -102,17 +105,18 @@ def lock(descriptor: int, wait: bool = False) -> bool:
 
 
 def unlock(descriptor: int) -> None:
-    """Close an open file, and so give its lock back."""
+    """Close an open file, which releases its lock."""
     _held.discard(descriptor)
     os.close(descriptor)
 
 
 def holder(file: os.stat_result) -> str:
-    """Who holds the lock of a file, as far as this machine knows: " (process 123: its command)", or nothing."""
+    """The process of this machine that holds the lock of a file: " (process 123: its command)", or nothing."""
     place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
     try:
         for line in Path("/proc/locks").read_text().splitlines():
             words = line.split()
+            # The kind of lock, the process and the file, among other fields.
             if words[1] == "FLOCK" and words[5] == place:
                 return f" (process {words[4]}{_command(words[4])})"
     except OSError:
@@ -121,6 +125,7 @@ def holder(file: os.stat_result) -> str:
 
 
 def _command(process: str) -> str:
+    """The command line of a process: ": its command", or nothing where it has ended."""
     try:
         words = os.fsdecode(Path(f"/proc/{process}/cmdline").read_bytes()).split("\0")
     except OSError:

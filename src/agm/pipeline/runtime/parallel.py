@@ -1,4 +1,4 @@
-"""Work spread over processes, in order, with progress: one thread a process, for short clips."""
+"""Work distributed over processes, in order, with progress: one thread per process, for short clips."""
 
 import multiprocessing
 import os
@@ -21,11 +21,14 @@ LONGEST_FOLDER = 70
 
 
 def workers() -> int:
-    """Processes that a step may use: AGM_WORKERS, else what the engine granted, else every core."""
-    if (asked_for := variables.workers()) is not None:
-        return asked_for
+    """Processes that a step may use: AGM_WORKERS, else as many as the engine granted, else one per core."""
+    requested = variables.workers()
+    if requested is not None:
+        return requested
     granted = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(granted)) if granted.isdecimal() else len(os.sched_getaffinity(0))
+    if granted.isdecimal():
+        return max(1, int(granted))
+    return len(os.sched_getaffinity(0))
 
 
 def parallel_map(
@@ -40,8 +43,12 @@ def parallel_map(
     `function` must be importable from its module (not a lambda); its exceptions are raised here.
 
     Args:
-        died: what to yield for an item that kills its process, as a file may that makes a decoder crash. A single
-            worker is this process itself, and dies with it.
+        function: what to compute.
+        items: what to compute it of.
+        label: the name of the work, for the progress.
+        chunk: how many items a process gets at a time.
+        died: what to yield for an item that kills its process, such as a file that makes a decoder crash. A single
+            worker is this process itself, which then ends too.
 
     Raises:
         AgmError: when a process dies and there is no `died`.
@@ -57,7 +64,7 @@ def parallel_map(
 def _in_order(
     function: Callable[[T], R], chunks: deque[Sequence[T]], count: int, died: Callable[[T], R] | None
 ) -> Iterator[R]:
-    """Results in order; few chunks are under way, so that one slow item does not pile up the others' results."""
+    """Results in order; few chunks are under way, so that the results after one slow item do not fill the memory."""
     pool = _pool(count)
     under_way: deque[tuple[Sequence[T], Future[list[R]]]] = deque()
     try:
@@ -69,8 +76,9 @@ def _in_order(
                 results = under_way[0][1].result()
                 under_way.popleft()
             except BrokenProcessPool:
-                # One of the items under way, nobody knows which: all are done again, the oldest of them one by one.
-                chunks.extendleft(each for each, _ in reversed(under_way))
+                # One of the items under way, but not known which: all are computed again, the oldest chunk item by
+                # item.
+                chunks.extendleft(items for items, _ in reversed(under_way))
                 under_way.clear()
                 results = [_alone(function, item, died) for item in chunks.popleft()]
                 pool = _pool(count)
@@ -80,7 +88,7 @@ def _in_order(
 
 
 def _alone(function: Callable[[T], R], item: T, died: Callable[[T], R] | None) -> R:
-    """`function(item)` in a process that it may kill."""
+    """`function(item)` in a process of its own, which it may kill."""
     try:
         with _pool(1) as pool:
             return pool.submit(function, item).result()
@@ -93,10 +101,11 @@ def _alone(function: Callable[[T], R], item: T, died: Callable[[T], R] | None) -
 
 
 def _pool(count: int) -> ProcessPoolExecutor:
+    """Worker processes that have our modules imported."""
     if len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER:
         tempfile.tempdir = "/tmp"
-    # Not fork: the parent may hold threads of torch or pyarrow. What it has imported of ours is imported once for all
-    # workers, for torch alone takes seconds in each.
+    # Not fork: the parent may have threads of torch or pyarrow. The server imports our modules once for all workers,
+    # because torch alone would take seconds in each.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([name for name in sys.modules if name.startswith("agm.")])
     return ProcessPoolExecutor(count, mp_context=context)

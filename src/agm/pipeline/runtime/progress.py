@@ -1,5 +1,7 @@
-"""What a command prints: messages, results, and progress with an estimate: a bar on a terminal, a plain line now and
-then in a log."""
+"""The output of a command: messages, results, and progress with an estimate of the time that is left.
+
+Progress is a bar on a terminal, and a plain line from time to time in a log.
+"""
 
 import sys
 import time
@@ -17,7 +19,7 @@ def say(message: str) -> None:
     try:
         print(harmless(message), file=sys.stderr, flush=True)
     except OSError:
-        # Nobody reads it any more, or the disk of the log is full: no reason to end what is under way.
+        # No process reads it any more, or the disk of the log is full: no reason to end the work.
         silence(sys.stderr)
 
 
@@ -26,7 +28,8 @@ def show(result: str) -> None:
     try:
         print(harmless(result), flush=True)
     except BrokenPipeError:
-        silence(sys.stdout)  # as in `agm datasets | head`
+        # As in `agm datasets | head`.
+        silence(sys.stdout)
 
 
 def track(items: Iterable[T], total: int, label: str) -> Iterator[T]:
@@ -55,13 +58,15 @@ def _barred(items: Iterable[T], total: int, label: str) -> Iterator[T]:
 
 
 def _logged(items: Iterable[T], total: int, label: str) -> Iterator[T]:
+    """Yield `items`, with a line about the progress every few seconds."""
     start = first = last = time.monotonic()
     done = 0
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
         if done == 1:
-            first = now  # what came before is also the start of the workers, which happens once
+            # The time before the first item includes the start of the workers, which happens once.
+            first = now
         elif now - last >= LOG_EVERY_SECONDS and done < total:
             last = now
             left = (now - first) / (done - 1) * (total - done)

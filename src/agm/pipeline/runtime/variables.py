@@ -1,6 +1,6 @@
-"""The environment variables that a person may set.
+"""The environment variables that a user may set.
 
-Each is checked before any work begins; an empty one counts as not set.
+Each is checked before any work begins; an empty variable counts as not set.
 
     AGM_DEVICE     devices that may be used: cpu, cuda or cuda:1, or a list such as cuda:0,cuda:1; by default the GPUs
     AGM_WORKERS    processes of a step that reads many files; by default what the engine granted, else one per core
@@ -28,10 +28,10 @@ LEASES_FOLDER = "/tmp"
 
 
 def check() -> None:
-    """Check all of them.
+    """Check all variables.
 
     Raises:
-        AgmError: naming the first one that is wrong.
+        AgmError: naming the first variable that is wrong.
     """
     devices()
     workers()
@@ -42,8 +42,10 @@ def check() -> None:
 
 def devices() -> list[str]:
     """The devices of AGM_DEVICE; none when it is not set."""
-    value = os.environ.get(DEVICE, "")
-    names = [name.strip() for name in value.split(",")] if value else []
+    value = os.environ.get(DEVICE)
+    if not value:
+        return []
+    names = [name.strip() for name in value.split(",")]
     for name in names:
         if not re.fullmatch(r"(cpu|cuda)(:\d+)?", name):
             raise _error(DEVICE, "names a device that is not known here", "use cpu, cuda, cuda:N or cuda:0,cuda:1")
@@ -61,20 +63,20 @@ def workers() -> int | None:
 
 
 def store_bytes() -> float:
-    """The most bytes of results to keep."""
+    """The greatest number of bytes of results to keep."""
     value = os.environ.get(STORE)
     try:
         gigabytes = float(value or STORE_GB)
     except ValueError:
         gigabytes = math.nan
-    # Not a number is not at least 0 either.
+    # Written this way because every comparison with nan is false.
     if not gigabytes >= 0:
         raise _error(STORE, "is not a number from 0", f"{STORE}=20, or 0 to keep nothing")
     return gigabytes * 1e9
 
 
 def trusts_raw() -> bool:
-    """Whether raw files are taken for unchanged."""
+    """Whether raw files count as unchanged without a look at them."""
     value = os.environ.get(TRUST_RAW) or "0"
     if value not in ("0", "1"):
         raise _error(TRUST_RAW, "is neither 0 nor 1", f"{TRUST_RAW}=1, or unset it to look at the files")

@@ -1,11 +1,11 @@
 """One engine at a time in a checkout: while Snakemake runs jobs, it holds DVC's own lock on all their results.
 
-DVC locks what its stage reads and writes; Snakemake knows nothing of that, and so takes the same lock here, by DVC's
-own means. Then each refuses to start beside the other, and says who is there. DVC's list holds numbers of processes,
-which live again after a reboot or in another container: what is left there of processes that have ended is taken out
-first. The list keeps engines apart on one machine, not on several that share a folder.
+DVC locks the files that its stage reads and writes. Snakemake takes the same lock here, with DVC's own functions. So
+each engine refuses to start while the other one runs, and names it. DVC's list of locks holds numbers of processes,
+which belong to other processes after a reboot or in another container: entries of processes that have ended are removed
+first. The list separates engines on one machine, not on several machines that share a folder.
 
-Whether Snakemake runs, the kernel knows: it holds a lock of its own besides, which ends with the process.
+Snakemake holds a lock of the kernel besides, which ends with the process: it shows whether Snakemake runs.
 """
 
 import atexit
@@ -39,50 +39,56 @@ def hold(graph: Graph) -> None:
         try:
             repo = closing.enter_context(repository.opened())
         except (AgmError, MissingExtra):
-            return  # nobody can run DVC here
+            # DVC cannot run here, so there is nothing to lock against.
+            return
         closing.enter_context(repository.locked(repo))
         repository.forget_ended(Path(repo.tmp_dir))
         atexit.register(_list_in_use(repo, repository.result_folders(graph)).close)
 
 
 def _list_in_use(repo: "Repo", folders: list[str]) -> ExitStack:
-    """Enter the folders, as being written to, in DVC's list; leaving what is returned takes them out again."""
+    """Enter the folders in DVC's list as being written to; closing the returned stack removes them again."""
     from dvc.lock import LockError
     from dvc.rwlock import rwlock
 
+    command = " ".join([NAME, *sys.argv[1:]])
     write = [str(Path(repo.root_dir, name)) for name in folders]
     linked = repo.config["core"].get("hardlink_lock", False)
     held = ExitStack()
     try:
-        held.enter_context(rwlock(repo.tmp_dir, repo.fs, " ".join([NAME, *sys.argv[1:]]), [], write, linked))
+        held.enter_context(rwlock(repo.tmp_dir, repo.fs, command, [], write, linked))
     except LockError as error:
         raise repository.busy(f"DVC or Snakemake is at work in this folder already: {error}") from None
     return held
 
 
 def snakemake_runs() -> str | None:
-    """Which process runs Snakemake's jobs here, in words; None where no other does."""
+    """The process that runs Snakemake's jobs here, in words; None where no other process does."""
     if not RUNNING.exists():
         return None
     descriptor = open_file(RUNNING)
     try:
-        return None if lock(descriptor) else f"Snakemake{holder(os.fstat(descriptor))}"
+        if lock(descriptor):
+            return None
+        return f"Snakemake{holder(os.fstat(descriptor))}"
     except OSError:
-        return None  # a file system without locks
+        # A file system without locks.
+        return None
     finally:
         unlock(descriptor)
 
 
 def _running() -> int:
-    """The lock that says that Snakemake runs here.
+    """Take the lock that shows that Snakemake runs here; returns its open file.
 
     Raises:
-        AgmError: when another process has it.
+        AgmError: when another process holds it.
     """
     descriptor = open_file(RUNNING)
     try:
         if not lock(descriptor):
             raise repository.busy(f"Snakemake is at work in this folder already{holder(os.fstat(descriptor))}")
     except OSError:
-        pass  # a file system without locks
+        # A file system without locks.
+        pass
     return descriptor

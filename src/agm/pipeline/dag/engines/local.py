@@ -1,7 +1,7 @@
-"""What `workflow/profiles/default` says of GPUs: how many there are, and which jobs wait for them.
+"""The GPUs in `workflow/profiles/default`: how many there are, and which jobs wait for them.
 
 A job that got its cores from Snakemake and then waited for the lease of a device (`agm.pipeline.runtime.lease`) would
-keep the cores from others. So Snakemake counts GPUs too; which one a job computes on, its lease decides.
+block these cores. So Snakemake counts GPUs too; the lease decides which one a job computes on.
 """
 
 from typing import Any
@@ -17,18 +17,23 @@ def gpus() -> int:
 
 
 def resources() -> dict[str, dict[str, Any]]:
-    """What Snakemake's `set-resources` takes, by step: the GPUs of one of its jobs."""
+    """The `set-resources` of Snakemake: for each step the GPUs of one of its jobs."""
     try:
         params = config.read()
     except AgmError:
-        return {}  # the Snakefile reads them too, and says what is wrong
+        # The Snakefile reads the parameters too, and reports what is wrong.
+        return {}
     processes = params.get("trainer", {}).get("processes", 1)
-    asked = {"train": processes, "concept": processes, "evaluate": 1, "evaluate_concept": 1}
-    networks = [name for name, block in params.get("features", {}).items() if _of_a_network(block)]
-    return {step: {"gpu": count} for step, count in asked.items()} | {
-        "extract": {"gpu": f"1 if wildcards.modality in {networks} else 0"}
+    # A frozen network or RAFT computes the features of these modalities.
+    networks = [name for name, block in params.get("features", {}).items() if _needs_gpu(block)]
+    return {
+        "train": {"gpu": processes},
+        "concept": {"gpu": processes},
+        "evaluate": {"gpu": 1},
+        "evaluate_concept": {"gpu": 1},
+        "extract": {"gpu": f"1 if wildcards.modality in {networks} else 0"},
     }
 
 
-def _of_a_network(features: dict[str, Any]) -> bool:
+def _needs_gpu(features: dict[str, Any]) -> bool:
     return bool(features.get("frozen")) or str(features.get("method")).startswith("raft")

@@ -1,12 +1,12 @@
-"""`agm record`: tell DVC what Snakemake made, and save a finished study as an experiment.
+"""`agm record`: enter in DVC what Snakemake made, and save a finished study as an experiment.
 
-Commits to DVC (`dvc commit`) the stages whose results are all there. When that is the whole study, it also becomes an
-experiment beside those of `dvc exp run`. Refuses when any result is not what the parameters and the code of today would
-give: run `snakemake` first.
+Commits to DVC (`dvc commit`) the stages whose results all exist. Where these are the whole study, it also becomes an
+experiment beside those of `dvc exp run`. Refuses when a result is not what the present parameters and code would give:
+run `snakemake` first.
 
 The experiment is what `dvc exp save` makes, a commit with the present state of git's files below DVC's references. But
-that command moves all edits to a stash and back, where a kill or an editor's `git status` can lose them: here git
-writes the commit from an index of its own, and nothing in the folder moves.
+that command moves all edits to a stash and back, and a kill or an editor's `git status` can lose them. Here git writes
+the commit from an index of its own, and no file in the folder moves.
 """
 
 import os
@@ -27,50 +27,62 @@ from agm.pipeline.steps.ingest import raw
 
 SHOWN = 8
 AUTHOR = {
-    f"GIT_{role}_{what}": f"agm{at}"
-    for role in ("AUTHOR", "COMMITTER")
-    for what, at in (("NAME", ""), ("EMAIL", "@localhost"))
+    "GIT_AUTHOR_NAME": "agm",
+    "GIT_AUTHOR_EMAIL": "agm@localhost",
+    "GIT_COMMITTER_NAME": "agm",
+    "GIT_COMMITTER_EMAIL": "agm@localhost",
 }
-"""Of the commit of an experiment, where git knows no other."""
+"""The author of an experiment's commit where git does not know the user."""
 
 
 def record(name: str | None) -> None:
-    """Commit to DVC every stage whose results are there, and save the study under `name` when all of them are.
+    """Commit to DVC every stage whose results exist; save the study under `name` when all results do.
 
     Raises:
-        AgmError: when results are there that the parameters or the code of today would not give, or when DVC cannot
-            work here.
+        AgmError: when results exist that the present parameters or code would not give, or when DVC cannot work here.
     """
     graph = Graph(config.load())
     repository.check(graph)
     for line in raw.check(graph.params):
         say(line)
-    made = [job for job in graph.jobs if all(path.exists() for path in (job.index, *job.outputs))]
+    made, missing = [], []
+    for job in graph.jobs:
+        if all(path.exists() for path in job.results):
+            made.append(job)
+        else:
+            missing.append(job)
     _refuse_outdated(made, graph.params)
-    complete = len(made) == len(graph.jobs)
     fingerprints.write(graph.params)
-    stages = _whole(graph, made)
+    stages = _complete_stages(made, missing)
     if stages:
-        repository.commit(None if complete else ["code", "check", *stages])
+        # None stands for all stages of dvc.yaml.
+        repository.commit(["code", "check", *stages] if missing else None)
     say(f"recorded {len(made)} of {len(graph.jobs)} jobs in dvc.lock")
     _mention("not part of this study, and yet in folders that DVC compares", [str(path) for path in leftovers(graph)])
-    if complete:
-        _save(name or f"{graph.params.study.name}-{sha256(graph.job('report').index)[:7]}", name is None)
-    else:
-        _mention("not made yet", [job.command for job in graph.jobs if job not in made])
+    if missing:
+        _mention("not made yet", [job.command for job in missing])
+        return
+    # The default name follows from the results: the same study is one experiment, saved again.
+    default = f"{graph.params.study.name}-{sha256(graph.job('report').index)[:7]}"
+    _save(name or default, replace=name is None)
 
 
-def _whole(graph: Graph, made: list[Job]) -> list[str]:
-    """The stages of DVC all of whose jobs are made."""
-    missing = {job.stage for job in set(graph.jobs) - set(made)}
-    return list(dict.fromkeys(job.stage for job in made if job.stage not in missing))
+def _complete_stages(made: list[Job], missing: list[Job]) -> list[str]:
+    """The stages of DVC of which all jobs are made."""
+    incomplete = {job.stage for job in missing}
+    stages = [job.stage for job in made if job.stage not in incomplete]
+    # Once each: a stage has many jobs.
+    return list(dict.fromkeys(stages))
 
 
 def outdated(jobs: list[Job], params: Params) -> dict[str, str]:
     """Commands of the `jobs` whose results are not what `params` ask for, with the reason."""
-    checksums: dict = {}
-    reasons = {job.command: provenance.changed(job, provenance.expected(job, params, checksums)) for job in jobs}
-    return {command: reason for command, reason in reasons.items() if reason}
+    checksums: provenance.Checksums = {}
+    reasons = {}
+    for job in jobs:
+        if reason := provenance.changed(job, provenance.expected(job, params, checksums)):
+            reasons[job.command] = reason
+    return reasons
 
 
 def _refuse_outdated(made: list[Job], params: Params) -> None:
@@ -80,10 +92,12 @@ def _refuse_outdated(made: list[Job], params: Params) -> None:
 
 
 def _save(name: str, replace: bool) -> None:
+    """Save the present state of the folder as an experiment."""
     if _without_git():
         say("not saved as an experiment: DVC does without git here (core.no_scm)")
         return
-    _git("rev-parse", "--git-dir")  # git refuses, and says why, where the folder is another user's
+    # git refuses here, with the reason, where the folder belongs to another user.
+    _git("rev-parse", "--git-dir")
     if subprocess.run(["git", "rev-parse", "--quiet", "--verify", "HEAD"], capture_output=True).returncode:
         say("not saved as an experiment: git has no commit to hang it on; `git commit`, then `agm record` again")
         return
@@ -91,6 +105,7 @@ def _save(name: str, replace: bool) -> None:
     reference = f"refs/exps/{head[:2]}/{head[2:]}/{name}"
     if not replace and _git("for-each-ref", reference):
         raise AgmError("There is an experiment of this name already", where=name, fix="agm record --name ANOTHER")
+    # An index of its own: what the user has staged stays as it is.
     with tempfile.TemporaryDirectory(prefix="agm-record-") as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
         _git("read-tree", "HEAD", **index)
@@ -105,16 +120,16 @@ def _save(name: str, replace: bool) -> None:
 
 
 def _without_git() -> bool:
-    """Whether DVC was told to do without git."""
+    """Whether DVC is configured to work without git."""
     with repository.opened() as repo:
         return bool(repo.config["core"].get("no_scm"))
 
 
 def _git(*arguments: str, **more: str) -> str:
-    """Run git; returns what it printed.
+    """Run git with the environment variables `more`; returns what it printed.
 
     Raises:
-        AgmError: with what git said, when it fails.
+        AgmError: with git's message, when it fails.
     """
     environment = {**os.environ, **more}
     command = ["git", *arguments]
@@ -125,5 +140,8 @@ def _git(*arguments: str, **more: str) -> str:
 
 
 def _mention(what: str, items: list[str]) -> None:
-    if items:
-        say(f"{what}: {', '.join(items[:SHOWN])}{f' and {len(items) - SHOWN} more' if items[SHOWN:] else ''}")
+    """Tell the user of the first of some items, and of the number of the others."""
+    if not items:
+        return
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    say(f"{what}: {', '.join(items[:SHOWN])}{more}")

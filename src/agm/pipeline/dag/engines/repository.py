@@ -1,4 +1,4 @@
-"""DVC's repository of this folder, and what DVC needs to work in it, checked before anything is done."""
+"""DVC's repository of this folder, and checks that DVC can work in it."""
 
 import json
 import logging
@@ -34,8 +34,8 @@ def opened() -> Iterator["Repo"]:
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
-    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # its bars, of which there would be one for each folder
-
+    # Otherwise DVC shows a progress bar for each folder.
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)
     try:
         repository = Repo()
     except NotDvcRepoError:
@@ -57,10 +57,10 @@ def opened() -> Iterator["Repo"]:
 
 
 def check(graph: Graph) -> None:
-    """Check that DVC can work in this folder, and mend its list of running processes.
+    """Check that DVC can work in this folder, and repair its list of running processes.
 
     Raises:
-        AgmError: with what keeps DVC from it.
+        AgmError: with the reason why DVC cannot work.
     """
     check_links(graph)
     with opened() as repository:
@@ -70,13 +70,14 @@ def check(graph: Graph) -> None:
 
 
 def commit(names: list[str] | None) -> None:
-    """Record results in dvc.lock, and put them in DVC's cache: those of the stages `names`, or of all.
+    """Record results in dvc.lock, and put them in DVC's cache: those of the stages `names`, or of all stages.
 
-    As `dvc commit --force --no-relink` does, but in one go: that reads params.yaml twice for every stage, which takes
-    most of its time in a large study. (Relinking would give every file a new time, and cost a copy of each.)
+    This does what `dvc commit --force --no-relink` does, but reads params.yaml once: the command reads it twice for
+    every stage, which takes most of its time in a large study. (Relinking would give every file a new time, and copy
+    each file.)
 
     Raises:
-        AgmError: with what DVC says, when it fails.
+        AgmError: with DVC's message, when it fails.
     """
     from dvc.exceptions import DvcException
 
@@ -92,7 +93,7 @@ def commit(names: list[str] | None) -> None:
 
 
 def _write_lock_file(repository: "Repo", stages: list["Stage"]) -> None:
-    """Whole or not at all: DVC writes it in its place, and cannot read what a kill leaves of it."""
+    """Write dvc.lock whole or not at all: DVC itself writes it in place, and cannot read what a kill leaves."""
     from dvc.dvcfile import Lockfile
 
     with replacing(LOCK) as temporary:
@@ -117,14 +118,15 @@ def _parameters_read_once() -> Iterator[None]:
     """Let DVC read each file of parameters once."""
     from dvc.dependency import param
 
-    load, known = param.load_path, {}
+    load = param.load_path
+    contents: dict[str, Any] = {}
 
-    def loaded(path: str, *rest: Any, **more: Any) -> Any:
-        if path not in known:
-            known[path] = load(path, *rest, **more)
-        return known[path]
+    def load_once(path: str, *rest: Any, **more: Any) -> Any:
+        if path not in contents:
+            contents[path] = load(path, *rest, **more)
+        return contents[path]
 
-    param.load_path = loaded
+    param.load_path = load_once
     try:
         yield
     finally:
@@ -135,14 +137,15 @@ def check_links(graph: Graph) -> None:
     """Check that no folder of results is a link to another place, which Snakemake follows and DVC refuses.
 
     Raises:
-        AgmError: naming the first one that is.
+        AgmError: naming the first such folder.
     """
     root = Path.cwd().resolve()
     for name in result_folders(graph):
-        if not Path(name).resolve().is_relative_to(root):
+        target = Path(name).resolve()
+        if not target.is_relative_to(root):
             raise AgmError(
                 f"'{name}' is a link out of this folder, and DVC refuses what lies behind it",
-                where=f"{name} -> {Path(name).resolve()}",
+                where=f"{name} -> {target}",
                 fix="work with Snakemake alone; or move the whole project there; or make it a folder again, and keep "
                 "only DVC's cache there: `dvc cache dir --local /THE/CACHE`, `dvc config --local cache.type symlink`",
             )
@@ -150,7 +153,10 @@ def check_links(graph: Graph) -> None:
 
 def result_folders(graph: Graph) -> list[str]:
     """The folders of the root that hold results."""
-    return sorted({path.parts[0] for job in graph.jobs for path in (job.index, job.record, *job.outputs)})
+    folders = set()
+    for job in graph.jobs:
+        folders.update(path.parts[0] for path in (*job.results, job.record))
+    return sorted(folders)
 
 
 def _check_lock_file(repository: "Repo") -> None:
@@ -172,10 +178,10 @@ def _check_lock_file(repository: "Repo") -> None:
 
 @contextmanager
 def locked(repository: "Repo") -> Iterator[None]:
-    """Hold the lock that DVC has while it goes from one stage to the next.
+    """Hold the lock that DVC holds between two stages.
 
     Raises:
-        AgmError: when DVC has it for longer than a moment.
+        AgmError: when DVC holds it for longer than a moment.
     """
     from dvc.lock import LockError
 
@@ -187,13 +193,15 @@ def locked(repository: "Repo") -> Iterator[None]:
 
 
 def busy(what: str) -> AgmError:
-    """The error that says who is at work."""
+    """The error that names the process that is at work."""
     return AgmError(what, where=Path.cwd(), fix="start it again when that has ended")
 
 
 def forget_ended(folder: Path) -> None:
-    """Take out of DVC's list, in its temporary `folder`, what processes left that have ended; a list that a full disk
-    cut short is begun anew."""
+    """Remove the entries of processes that have ended from DVC's list, in its temporary `folder`.
+
+    A list that a full disk cut short starts empty again.
+    """
     path = folder / "rwlock"
     try:
         written, text = path.stat().st_mtime, path.read_text(encoding="utf-8")
@@ -202,24 +210,26 @@ def forget_ended(folder: Path) -> None:
         return
     except ValueError:
         written, text, entries = 0.0, "", {}
-    kept = {
-        "write": {path: each for path, each in entries.get("write", {}).items() if _lives(each, written)},
-        "read": {
-            path: alive
-            for path, several in entries.get("read", {}).items()
-            if (alive := [each for each in several if _lives(each, written)])
-        },
-    }
-    if not text or kept != entries:
-        write_json(path, kept)
+    # A file has one process that writes it, or several that read it.
+    write, read = {}, {}
+    for name, process in entries.get("write", {}).items():
+        if _lives(process, written):
+            write[name] = process
+    for name, processes in entries.get("read", {}).items():
+        living = [process for process in processes if _lives(process, written)]
+        if living:
+            read[name] = living
+    living_entries = {"write": write, "read": read}
+    if not text or living_entries != entries:
+        write_json(path, living_entries)
 
 
 def _lives(entry: dict[str, Any], written: float) -> bool:
-    """Whether the process of an entry that was there at the time `written` is still the same."""
+    """Whether the process of an entry that was written at the time `written` still runs."""
     import psutil
 
     try:
-        # One that began later has the number of another one, which has ended.
+        # A process that began later has taken over the number of one that has ended.
         return psutil.Process(entry["pid"]).create_time() <= written
     except psutil.Error:
         return False

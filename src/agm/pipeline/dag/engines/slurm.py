@@ -12,32 +12,33 @@ from agm.pipeline.dag.engines.tools import errors_explained
 from agm.pipeline.errors import AgmError
 
 COLUMNS = {"partition", "time", "mem", "cpus", "gpus", "nodes"}
-OF_PROCESSES = ("train", "concept")  # the steps whose GPUs are counted for each process of a run
+OF_PROCESSES = ("train", "concept")
+"""The steps whose GPUs are counted for each process of a run."""
 
 Row = dict[str, Any]
 
 
 def resources(table: dict[str, Row], by_data_set: dict[str, dict[str, Row]], most: dict[str, Row]) -> dict[str, Row]:
-    """What Snakemake's `set-resources` takes, by step: more time and memory at each attempt, up to the most.
+    """The `set-resources` of Snakemake by step: more time and memory at each attempt, up to the limits.
 
     Args:
-        table: by step, what it asks for.
-        by_data_set: by data set and step, what is different there.
-        most: by partition, the longest time and the largest memory that a job may ask for.
+        table: for each step, what it asks for.
+        by_data_set: for each data set and step, what differs from the table.
+        most: for each partition, the longest time and the largest memory that a job may ask for.
 
     Raises:
         AgmError: naming the row that has an unknown step, column or partition, or whose nodes do not divide the work.
     """
     params = config.read()
     processes = params.get("trainer", {}).get("processes", 1)
-    return {
-        step: _resources(step, row, most, processes if step in OF_PROCESSES else 1)
-        for step, row in _rows(table, by_data_set, params).items()
-    }
+    asked = {}
+    for step, row in _rows(table, by_data_set, params).items():
+        asked[step] = _resources(step, row, most, processes if step in OF_PROCESSES else 1)
+    return asked
 
 
 def threads(table: dict[str, Row], by_data_set: dict[str, dict[str, Row]]) -> dict[str, int]:
-    """What Snakemake's `set-threads` takes: the CPUs of the steps whose rows name them."""
+    """The `set-threads` of Snakemake: the CPUs of the steps whose rows name them."""
     rows = _rows(table, by_data_set, config.read())
     return {step: row["cpus"] for step, row in rows.items() if "cpus" in row}
 
@@ -72,14 +73,15 @@ def _rows(table: dict[str, Row], by_data_set: dict[str, dict[str, Row]], params:
     for name, rows in {"table": table, **by_data_set}.items():
         for step, row in rows.items():
             if step not in STEPS or not set(row) <= COLUMNS:
-                raise _error(
-                    f"{name}: {step}", f"a row is one of {', '.join(STEPS)}, with {', '.join(sorted(COLUMNS))}"
-                )
+                fix = f"a row is one of {', '.join(STEPS)}, with {', '.join(sorted(COLUMNS))}"
+                raise _error(f"{name}: {step}", fix)
     different = by_data_set.get(params.get("dataset", {}).get("name"), {})
-    return {step: {**table.get(step, {}), **different.get(step, {})} for step in {**table, **different}}
+    # A row of the data set replaces single columns of the table's row.
+    return {step: table.get(step, {}) | different.get(step, {}) for step in table | different}
 
 
 def _resources(step: str, row: Row, most: dict[str, Row], processes: int) -> Row:
+    """The resources of one step in Snakemake's words, from its row of the table."""
     nodes = row.get("nodes", 1)
     if row["partition"] not in most:
         raise _error(f"{step}: {row['partition']}", f"the partitions are {', '.join(most)}")
@@ -92,10 +94,10 @@ def _resources(step: str, row: Row, most: dict[str, Row], processes: int) -> Row
         "mem_mb": f"min({row['mem']} * attempt, {limit['mem']})",
     }
     if row.get("gpus"):
-        # As a GRES, which is counted on each node: `--gpus` may spread them over the nodes in any way.
+        # A GRES is counted on each node; `--gpus` may distribute the GPUs over the nodes in any way.
         asked["gres"] = f"gpu:{row['gpus'] * processes // nodes}"
     if nodes > 1:
-        # `mpi` only says that the command calls `srun` itself; else it would get one task on one of the nodes.
+        # `mpi` says that the command calls `srun` itself; without it the job gets one task on one of the nodes.
         asked |= {"mpi": "srun", "nodes": nodes, "tasks": nodes, "cpus_per_task": f"threads // {nodes}"}
     return asked
 

@@ -1,6 +1,6 @@
 """`agm sync`: after DVC restored results (checkout, pull, apply), bring Snakemake's view of them up to date.
 
-Refuses when `dvc status` shows a change, or when results do not follow from the parameters and the code of today.
+Refuses when `dvc status` shows a change, or when results do not follow from the present parameters and code.
 """
 
 from pathlib import Path
@@ -19,10 +19,10 @@ INCOMPLETE = Path(".snakemake/incomplete")
 
 
 def sync() -> None:
-    """Make Snakemake take the results for what they are: up to date.
+    """Make Snakemake treat the results as up to date.
 
     Raises:
-        AgmError: when they are not, in the eyes of DVC or by what they record of themselves.
+        AgmError: when they are not, according to DVC or to their records.
     """
     graph = Graph(config.load())
     repository.check(graph)
@@ -34,13 +34,14 @@ def sync() -> None:
         lines = "\n".join(f"  `{command}`: {reason}" for command, reason in reasons.items())
         raise AgmError(f"DVC is content, but these results are out of date:\n{lines}", fix="run `snakemake`")
     keys.refresh(graph)
-    # The keys are enough, but for the marks of a run that was killed.
+    # The keys are enough, except where a run was killed and left marks.
     if INCOMPLETE.is_dir() and any(INCOMPLETE.iterdir()):
         call("snakemake", "--touch", "--quiet", "rules", "progress")
     say(f"{len(graph.jobs)} jobs are up to date for both engines")
 
 
 def _remedy(graph: Graph) -> str:
+    """What the user can do about results that DVC sees as changed."""
     remedy = "`dvc checkout` or `dvc pull` restores what was recorded, `dvc repro` makes it anew"
     if strays := leftovers(graph):
         remedy += f";\n         not part of this study, delete if unwanted: {', '.join(map(str, strays))}"

@@ -1,4 +1,4 @@
-"""The two engines as commands, always those of this Python's environment; and what both crossings ask of the files."""
+"""The two engines as commands of this Python's environment, and the files that are not part of the study."""
 
 import os
 import subprocess
@@ -17,19 +17,20 @@ def call(tool: str, *arguments: str) -> str:
     """Run `tool` (dvc or snakemake) and return what it printed on standard output.
 
     Raises:
-        AgmError: with the end of what the tool said, when it fails.
+        AgmError: with the end of the tool's messages, when it fails.
     """
     command = [sys.executable, "-P", "-m", tool, *arguments]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
-        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-        raise AgmError(f"`{tool} {arguments[0]}` failed:\n{said}", where=Path.cwd())
+        lines = (done.stdout + done.stderr).strip().splitlines()
+        messages = "\n".join(lines[-15:])
+        raise AgmError(f"`{tool} {arguments[0]}` failed:\n{messages}", where=Path.cwd())
     return done.stdout
 
 
 @contextmanager
 def errors_explained() -> Iterator[None]:
-    """End Snakemake with an error's words in the place of a traceback."""
+    """End Snakemake with the message of an error instead of a traceback."""
     try:
         yield
     except AgmError as error:
@@ -41,17 +42,17 @@ def errors_explained() -> Iterator[None]:
 
 
 def prepare_jobs() -> None:
-    """Set what the processes need that Snakemake starts for its jobs."""
-    # The `agm` beside this Python, also where nobody has activated the environment: in a job on a cluster.
+    """Set the environment of the processes that Snakemake starts for its jobs."""
+    # The `agm` of this Python, also where the environment is not activated: in a job on a cluster.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    # What lies in the folder, yaml.py say, is not imported in the place of a library.
+    # A file of the folder, such as yaml.py, is not imported instead of a library.
     os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def ignore_times_of_results() -> None:
-    """Take from Snakemake the check that no input of a job is newer than what the job has made.
+    """Remove Snakemake's check that no input of a job is newer than its outputs.
 
-    It asks that of `ancient` inputs too: where the clock was set back, or files came with times ahead of it, every job
+    Snakemake checks `ancient` inputs too: where the clock was set back, or files have times in the future, every job
     that reads them would fail.
     """
     from snakemake.dag import DAG
@@ -62,20 +63,30 @@ def ignore_times_of_results() -> None:
 
 
 def leftovers(graph: Graph) -> list[Path]:
-    """Folders and files beside the study's results that no job of it makes: what an earlier study left.
+    """Folders and files beside the study's results that no job of the study makes: those of an earlier study.
 
-    They do no harm to results, but DVC knows the inputs of the report as whole folders.
+    They do not change results, but DVC compares the inputs of the report as whole folders.
     """
-    made = {path for job in graph.jobs for path in (job.index, job.record, *job.outputs)}
-    within = {parent for path in made for parent in path.parents}
-    roots = (graph.data / "features", graph.runs, graph.evaluations)
-    roots += tuple(RECORDS / root for root in roots)
-    return [path for root in roots for path in _unknown(root, made, within)]
+    made = set()
+    for job in graph.jobs:
+        made.update((*job.results, job.record))
+    folders = set()
+    for path in made:
+        folders.update(path.parents)
+    roots = [graph.data / "features", graph.runs, graph.evaluations]
+    roots += [RECORDS / root for root in roots]
+    unknown = []
+    for root in roots:
+        unknown += _unknown(root, made, folders)
+    return unknown
 
 
-def _unknown(folder: Path, made: set[Path], within: set[Path]) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path in within:
-            yield from _unknown(path, made, within)
+def _unknown(folder: Path, made: set[Path], folders: set[Path]) -> Iterator[Path]:
+    """What lies below `folder` and is neither among the `made` files nor one of the `folders` that hold them."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path in folders:
+            yield from _unknown(path, made, folders)
         elif path not in made:
             yield path

@@ -33,7 +33,7 @@ from agm.pipeline.config.schema import Dataset
 from agm.pipeline.dag import provenance
 from agm.pipeline.dag.graph import Graph
 from agm.pipeline.errors import AgmError
-from agm.pipeline.io.files import read_index, read_json, sha256, write_json, write_parquet
+from agm.pipeline.io.files import read_index, read_json_or_none, sha256, write_json, write_parquet
 from agm.pipeline.io.source import outside
 from agm.pipeline.runtime import variables
 from agm.pipeline.runtime.progress import track
@@ -96,13 +96,10 @@ def check(params: Params) -> Iterator[str]:
 
 def _restore(graph: Graph) -> None:
     """Write the state with which the listing was made, after the files have become those of the listing again."""
-    recorded = provenance.recorded(graph.job("list")) or {}
-    try:
-        present = read_json(graph.raw)
-    except AgmError:
-        present = None  # a full disk cut it short
-    if "raw" in recorded and present != recorded["raw"]:
-        write_json(graph.raw, recorded["raw"])
+    record = provenance.recorded(graph.job("list")) or {}
+    # A file that a full disk cut short is written again too.
+    if "raw" in record and read_json_or_none(graph.raw) != record["raw"]:
+        write_json(graph.raw, record["raw"])
 
 
 def existing_or_absent(answers: Mapping[str, Seen | str]) -> dict[str, Seen]:
