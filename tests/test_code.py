@@ -90,15 +90,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "methods/three.py": "three = 3\n",
         "methods/method.py": "class Method: pass\n",
         "methods/__init__.py": "",
-        "report/step.py": "page = 1\n",
-        "report/page.html.j2": "<p>{{ page }}</p>\n",
+        "pipeline/steps/report/step.py": "page = 1\n",
+        "pipeline/steps/report/page.html.j2": "<p>{{ page }}</p>\n",
         "metrics/competition.py": "",
         "metrics/intervals.py": "",
-        "tables.py": "",
-        "terminal.py": "",
+        "pipeline/io/tables.py": "",
+        "pipeline/runtime/terminal.py": "",
     }.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr(code, "PACKAGE", tmp_path)
     code.forget()
@@ -134,7 +134,7 @@ def test_a_method_counts_with_those_it_builds_on(package: Path) -> None:
 )
 def test_which_files_count(package: Path, file: str, text: str, changes: bool) -> None:
     before = prints()
-    (package / file).write_text(text)
+    (package / "pipeline/steps" / file).write_text(text)
     after = prints()
     assert (after["report"] != before["report"]) == changes
     assert {**after, "report": ""} == {**before, "report": ""}

@@ -172,7 +172,7 @@ def _check_lock_file(repository: "Repo") -> None:
         raise AgmError(
             f"The file in which DVC records results is damaged: {error}",
             where=LOCK,
-            fix=f"`git checkout {LOCK}` takes back the last version; or delete it, and `agm record` writes it anew",
+            fix=f"`git checkout {LOCK}` takes back the last version; or delete it, and `agm record` writes it again",
         ) from None
 
 

@@ -42,7 +42,7 @@ def sync() -> None:
 
 def _remedy(graph: Graph) -> str:
     """What the user can do about results that DVC sees as changed."""
-    remedy = "`dvc checkout` or `dvc pull` restores what was recorded, `dvc repro` makes it anew"
+    remedy = "`dvc checkout` or `dvc pull` restores what was recorded, `dvc repro` makes it again"
     if strays := leftovers(graph):
         remedy += f";\n         not part of this study, delete if unwanted: {', '.join(map(str, strays))}"
     return remedy

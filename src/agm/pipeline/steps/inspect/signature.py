@@ -36,7 +36,7 @@ CHANNELS = 4
 SAME_LEVEL = 0.05
 """Greatest difference of the levels of two blank clips that are the same, as a share of the spread of the values."""
 FEW_WORDS = 4
-"""A text of so many words or fewer is blank: people say the same short things."""
+"""A text of this number of words or fewer is blank: people say the same short things."""
 
 
 @dataclass(frozen=True)

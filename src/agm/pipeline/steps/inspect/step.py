@@ -40,7 +40,7 @@ BATCH = 16
 MOST = 12
 """Greatest number of clips on the contact sheet."""
 BINS = 24
-"""Of the histogram of durations."""
+"""Number of bins in the histogram of durations."""
 
 
 @dataclass

@@ -38,7 +38,7 @@ def caution(study: Study) -> str | None:
 
 
 def power(study: Study) -> str:
-    """What so many seeds can and cannot show."""
+    """What the number of seeds can and cannot show."""
     seeds, methods = len(study.params.study.seeds), len(study.params.study.methods)
     if seeds == 1:
         return "One seed gives no interval and no test: a difference of a few points may be chance. Add seeds."
@@ -47,6 +47,7 @@ def power(study: Study) -> str:
     text = f"Every figure is a mean over {seeds} seeds{left}; intervals are {confidence} t intervals."
     if seeds < FEW_SEEDS:
         text += " So few seeds have little power: an effect that does not show may still be there."
+    # With two methods there is one comparison, which needs no correction.
     if study.baseline and methods > 2:
         text += f" p-values are not corrected for comparing {methods - 1} methods."
     return text

@@ -107,6 +107,7 @@ class Study:
         for fusion in self.params.study.fusions:
             for name in self.params.study.modalities:
                 correct = [run.correct for run in self.succeeded(fusion, concept=name)]
+                # Where every run failed, nothing is known about the network.
                 if not correct:
                     continue
                 accuracy = bootstrap_share(np.stack(correct), confidence)
@@ -153,6 +154,7 @@ def _refuse_outdated(graph: Graph) -> None:
     problems = []
     for job in graph.jobs:
         record = provenance.recorded(job)
+        # The report is what will be made now.
         if job.step == "report" or record is None:
             continue
         had = record["made_from"]["parameters"]
@@ -184,6 +186,7 @@ def _runs(graph: Graph) -> Iterator[Run]:
 
 
 def _run(run: Job, evaluation: Job, method: str | None = None, concept: str | None = None) -> Run:
+    # Of the run's files only the history is read: its weights need not be on this machine.
     history = run.index.parent / "history.parquet"
     index = read_index(run.index, run.command, history.name)
     scores = read_json(evaluation.index, evaluation.command)

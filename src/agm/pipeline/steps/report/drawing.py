@@ -46,7 +46,7 @@ STYLE = {
     "lines.linewidth": 1.6,
 }
 WIDTH, HEIGHT = 3.7, 2.3
-"""Of a panel, in inches."""
+"""Size of a panel in inches."""
 
 
 @dataclass(frozen=True)

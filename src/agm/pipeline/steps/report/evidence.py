@@ -20,11 +20,14 @@ def evidence(judged: Starvation) -> Iterator[str]:
 
 def _failures(judged: Starvation) -> str | None:
     """How many runs failed, so that a method does not look better because its bad runs are missing."""
-    lost = {name: judged.failures(method=name) for name in judged.study.params.study.methods}
-    for name in judged.modalities:
-        lost[f"{name} alone"] = judged.failures(concept=name)
     seeds = count(judged.results.seeds, "seed")
-    clauses = [f"{name} in {amount} of {seeds}" for name, amount in lost.items() if amount]
+    clauses = []
+    for name in judged.study.params.study.methods:
+        if failed := judged.failures(method=name):
+            clauses.append(f"{name} in {failed} of {seeds}")
+    for name in judged.modalities:
+        if failed := judged.failures(concept=name):
+            clauses.append(f"{name} alone in {failed} of {seeds}")
     if not clauses:
         return None
     return f"Failed: {joined(clauses)}. Their numbers are of the seeds that are left, which may flatter them."
@@ -52,6 +55,7 @@ def _starvation(judged: Starvation) -> str | None:
 
 def _against_alone(judged: Starvation, modality: str) -> str:
     results = judged.results
+    # Over the seeds that have both networks.
     phi = judged.values(judged.baseline, "centred_accuracy", modality)
     phi, alone = shared(phi, results.alone(judged.fusion, modality))
     phi_mean, alone_mean = number(results.mean(phi).mean), number(results.mean(alone).mean)

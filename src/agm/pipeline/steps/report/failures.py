@@ -35,6 +35,7 @@ def failures(study: Study) -> Failures | None:
     """What the report says about failed runs; None where no run failed."""
     if not study.failed:
         return None
+    # Leaving out the worst runs makes a mean look better.
     caution = (
         f"{len(study.failed):,} of {count(len(study.runs), 'run')} failed. They have no scores: every mean is over the "
         "runs that are left, which may flatter what fails, and says over how many."
@@ -83,6 +84,7 @@ def _advice(study: Study) -> Iterator[str]:
         "the engine again. A change of the trainer trains every run anew, and so keeps them comparable."
     )
     if run := _first(study, "batch"):
+        # Quoted, because a clip id may hold spaces and the user copies the command.
         clip = shlex.quote(run.failed["batch"][0])
         yield (
             f"Look at the clips of the bad batch: `agm inspect {clip}`. "

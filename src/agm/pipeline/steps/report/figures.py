@@ -40,6 +40,7 @@ def competition_panels(study: Study, results: Results, fusion: str) -> list[Pane
     for name in study.params.study.modalities:
         rows[name] = _dots(study, results, fusion, "d", name)
         values += _values(rows[name])
+    # A little space beyond the largest value; any axis will do where all values are zero.
     limits = (0.0, 1.15 * max(values, default=0.0) or 1.0)
     return [dots(f"d of {name}", fusion, by_method, limits) for name, by_method in rows.items()]
 
@@ -94,6 +95,7 @@ def kappa_panels(study: Study, fusion: str) -> list[Panel]:
         by_modality[modality] = {}
         for method in names.methods:
             runs = study.succeeded(fusion, method=method)
+            # Only methods that modulate gradients record a κ.
             if not runs or f"kappa_{modality}" not in runs[0].history.columns:
                 continue
             curve = _kappa(runs, modality)

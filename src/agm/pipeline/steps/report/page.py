@@ -31,6 +31,7 @@ MANY_CLASSES = 30
 
 def render(study: Study, results: Results, answers: list[Answer]) -> str:
     """The whole page as HTML."""
+    # The template arranges; it computes nothing.
     fusions = [_fusion(study, results, answer) for answer in answers]
     return _template().render(
         css=(FOLDER / "style.css").read_text(encoding="utf-8"),
@@ -74,6 +75,7 @@ def _method(study: Study) -> dict[str, Any]:
     """How the numbers were measured, in words for the section on methods."""
     seeds = count(len(study.params.study.seeds), "seed")
     penalty = study.params.evaluation.ridge_alpha
+    # Where a clip is not one feature vector per modality, permuting needs whole batches: the page names these methods.
     within_batches = {run.method for run in study.runs if _permuted_within(run) == "batch"}
     return {
         "starved": STARVED,
@@ -128,6 +130,7 @@ def _data(study: Study) -> dict[str, Any]:
         "reasons": data_tables.reasons(study, SHOWN_REASONS),
         "quarantined": data_tables.quarantined(study, SHOWN_CLIPS),
         "warnings": study.manifest["warnings"],
+        # In the page itself, which needs no other file.
         "sheet": f"data:image/png;base64,{base64.b64encode(study.sheet).decode()}",
         "texts": data_tables.texts(study, SHOWN_CHARACTERS),
         "durations": figures.duration_panels(study),

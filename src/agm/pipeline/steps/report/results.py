@@ -37,7 +37,7 @@ OF_COMPETITION = {
 }
 FAILED = "failed"
 MOST_CLIPS = 10_000_000
-"""Up to so many clips, a share of them that is stored as a float is known as the fraction that it was."""
+"""Up to this number of clips, the float of a share of clips gives back the exact fraction."""
 Values = dict[int, float]
 """A number per seed; seeds whose run failed are not there."""
 

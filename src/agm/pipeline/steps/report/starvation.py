@@ -3,8 +3,8 @@
 A modality is called starved when the accuracy of its centred response φ_m in joint training lies at least `STARVED`
 below the accuracy of the network trained on it alone, and the interval of that gap excludes zero. With a gap of that
 size but too few seeds to tell, it 'looks' starved. The report says that no modality is starved only where every
-interval ends below `STARVED`. A modality is not judged where the network trained on it alone knows no more than the
-largest class.
+interval ends below `STARVED`. A modality is not judged where the network trained on it alone may know no more than
+the largest class.
 
 Where runs failed, two numbers are compared over the seeds that both have. What has no such seed is not judged.
 """
@@ -38,6 +38,7 @@ class Starvation:
         self.study, self.results, self.fusion, self.baseline = study, results, fusion, baseline
         self.modalities = study.params.study.modalities
         self.methods = [name for name in study.params.study.methods if name != baseline]
+        # None: runs failed, or the network trained on the modality alone knows nothing to compare with.
         self.gaps: dict[str, Difference] = {}
         self.unknown: list[str] = []
         for name in self.modalities:
@@ -47,6 +48,7 @@ class Starvation:
             else:
                 self.gaps[name] = gap
         self.uninformed = [name for name in self.unknown if (fusion, name) in results.uninformed]
+        # By the mean alone: whether the seeds are enough to be certain is said in words.
         self.starved = [name for name, gap in self.gaps.items() if gap.mean >= STARVED]
         self.target = max(self.gaps, key=lambda name: self.gaps[name].mean, default=None)
 

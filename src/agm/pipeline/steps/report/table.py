@@ -34,6 +34,7 @@ class Table:
     def plain(self) -> str:
         """The table as text for a terminal, without the smaller lines."""
         lines = [self.columns]
+        # A terminal has no room for the notes.
         for row in self.rows:
             lines.append(tuple(cell.text for cell in row))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

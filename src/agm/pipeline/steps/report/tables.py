@@ -37,6 +37,7 @@ def accuracies(study: Study, results: Results, fusion: str) -> Table:
     baseline = results.baseline
     rows, own_networks = [], []
     for method in study.params.study.methods:
+        # The same for all seeds of a method.
         own_network = study.of(fusion, method)[0].index["own_network"]
         if own_network:
             own_networks.append(f"{method}: {own_network}")
@@ -68,6 +69,7 @@ def _method(results: Results, method: str, own_network: str | None, seeds: int) 
 def monomodal(study: Study, results: Results, fusion: str) -> Table:
     """Centred φ accuracy of every method and modality, over that of the networks trained on one modality alone."""
     names = study.params.study.modalities
+    # The reference first: every φ is read against it.
     alone = [_alone(results, fusion, name) for name in names]
     rows = [(Cell("network alone"), *alone)]
     for method in study.params.study.methods:
@@ -103,6 +105,7 @@ def permutation(study: Study, results: Results, fusion: str) -> Table | None:
     for method in study.params.study.methods:
         fields = [_mean(results, results.method(fusion, method, "accuracy"))]
         for name in names:
+            # Unknown where the method failed in every seed.
             drop = results.drop(fusion, method, name)
             note = "" if drop is None else f"{signed(-drop.mean)}{of_seeds(drop.n, results.seeds)}"
             mean = _mean(results, results.method(fusion, method, "permuted_accuracy", name))
@@ -122,6 +125,7 @@ def published(study: Study, results: Results, fusion: str) -> Table | None:
     for method in study.params.study.methods:
         fields = []
         for name in names:
+            # The share of φ's spread over the classes that is the same for every clip.
             share = results.mean(results.method(fusion, method, "phi_constant", name))
             note = "" if share is None else f"{percent(round(share.mean, 2))} constant"
             mean = _mean(results, results.method(fusion, method, "phi_accuracy", name))
@@ -178,6 +182,7 @@ def _strength(results: Results, fusion: str, method: str, seed: int, modality: s
         return Cell(NOTHING)
     metrics = ("d", "d_low", "d_high", "d_published", "d_rank", "d_penalty")
     values = [results.method(fusion, method, metric, modality).get(seed) for metric in metrics]
+    # All six are there or none: they come from one evaluation.
     if None in values:
         return Cell(FAILED)
     d, low, high, published, rank, penalty = values
@@ -194,14 +199,17 @@ def runs(study: Study, fusion: str) -> Table:
     """Every trained network: its size, the epoch that validation picked, its accuracies."""
     rows = []
     for method in study.params.study.methods:
-        rows += [_run(method, run) for run in study.of(fusion, method=method)]
+        for run in study.of(fusion, method=method):
+            rows.append(_run(method, run))
     for modality in study.params.study.modalities:
-        rows += [_run(f"{modality} alone", run) for run in study.of(fusion, concept=modality)]
+        for run in study.of(fusion, concept=modality):
+            rows.append(_run(f"{modality} alone", run))
     columns = ("network", "seed", "weights", "epochs", "epoch picked", "val accuracy", "test accuracy")
     return Table(f"Every run, {fusion}", columns, tuple(rows))
 
 
 def _run(name: str, run: Run) -> tuple[Cell, ...]:
+    # Negative where the run failed before its first epoch ended.
     epoch = run.evaluation["selected_epoch"]
     fields = [
         Cell(name, method=run.method),

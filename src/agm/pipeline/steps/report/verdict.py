@@ -7,7 +7,7 @@ from agm.pipeline.steps.report.starvation import STARVED, Starvation, excludes_z
 from agm.pipeline.steps.report.text import count, joined, number, over_seeds, percent, sentence
 
 FEW_METHODS = 3
-"""Up to so many methods, each gets its own clause or sentence; of more, only the best are named."""
+"""Up to this number of methods, each gets its own clause or sentence; of more methods only the best are named."""
 
 
 def verdict(judged: Starvation) -> str:
@@ -27,6 +27,7 @@ def verdict(judged: Starvation) -> str:
 
 def _starved(judged: Starvation) -> str:
     certain = all(excludes_zero(judged.gaps[name]) for name in judged.starved)
+    # Many clauses would make the sentence too long.
     clauses = []
     if len(judged.methods) <= FEW_METHODS:
         clauses = [f"{method} {_in_short(judged, method)}" for method in judged.methods]
@@ -72,12 +73,14 @@ def _in_short(judged: Starvation, method: str) -> str:
         return f"starves {target_name} further{seeds}"
     if remaining < STARVED:
         return f"feeds {target_name}{seeds}"
+    # The gap that is left and what was gained add up to the gap in joint training.
     share = 100 * gain.mean / (gain.mean + remaining)
     return f"gives {target_name} back {share:.0f} % of the gap{seeds}"
 
 
 def _not_judged(judged: Starvation) -> str | None:
     """The modalities for which failed runs leave no seed to compare."""
+    # A network that knows nothing is a reason of its own.
     names = [name for name in judged.unknown if name not in judged.uninformed]
     if not names:
         return None
