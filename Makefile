@@ -1,10 +1,13 @@
 # `make demo` and `make test` are all the set-up there is: Linux, git, make and Python 3.11.
 PYTHON ?= python3.11
 VENV := .venv
+NEWEST := .venv-newest
+# Tests that import the library and nothing of agm.pipeline.
+LIBRARY_TESTS := tests/test_competition.py tests/test_intervals.py
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install demo test numerical heavy experiments lock lint
+.PHONY: install demo test numerical newest heavy experiments lock lint
 
 install: $(VENV)/installed  ## build .venv from requirements.lock
 
@@ -28,6 +31,14 @@ test: install  ## the tests, without the heavy ones
 numerical: install  ## the numerical tests with the kernels of another processor
 	@# Other kernels sum in another order: the last bit of a sum must not decide anything.
 	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE pytest -n 2 -m "numerical and not heavy"
+
+newest: install  ## the library's tests with the newest torch that installs, in an environment of its own
+	@# About 3 GB to download and 6 GB on disk: the wheels of torch bring CUDA.
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(NEWEST)
+	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python torch --requirement pyproject.toml \
+	  --extra encoders --extra metrics hypothesis pytest pytest-timeout pytest-xdist
+	@$(BIN)/uv pip list --python $(NEWEST)/bin/python | grep -E "^(torch|torchvision|numpy|scipy|scikit-learn) "
+	OMP_NUM_THREADS=1 PYTHONPATH=src $(NEWEST)/bin/python -m pytest -n 2 -m "not heavy" $(LIBRARY_TESTS)
 
 heavy: install  ## the tests that need system services or many minutes
 	@# Three at a time, because they wait much: for SLURM, for the disk, for one another.
