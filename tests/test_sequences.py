@@ -254,7 +254,7 @@ def test_from_files_to_a_trained_network(tmp_path, monkeypatch):
         ({"encoders": {"picture": {"name": "identity"}}}, "encoders.picture.dim: it is missing"),
         (
             {"encoders": {"sound": {"name": "sequence_transformer", "dim": 5, "num_heads": 2}}},
-            "encoders.sound: expected heads to divide dim, found heads 2 and dim 5",
+            "encoders.sound: expected num_heads to divide dim, found num_heads 2 and dim 5",
         ),
         ({"fusions": {"psp": {"name": "psp", "regions": 4}}}, "fusions.psp: expected regions to divide the feature of"),
         ({"features": {"sound": {"steps": 3, "shape": [5]}}}, "fusions.psp: expected two sequences of equally many"),
