@@ -74,7 +74,8 @@ class Graph:
                 for modality in study.modalities:
                     yield self._concept(fusion, modality, seed)
                     yield self._evaluate_concept(fusion, modality, seed)
-                for method in study.methods:
+                # Those that read finished runs come last: jobs follow what they depend on.
+                for method in (*self.params.dvc.methods, *self.params.dvc.methods_after_runs):
                     yield self._train(fusion, method, seed)
                     yield self._evaluate(fusion, method, seed)
         yield self._report()
