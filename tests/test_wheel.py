@@ -155,7 +155,8 @@ def test_the_library_is_imported_and_brings_nothing_heavy_with_it(installed: Ins
 
 
 def test_the_command_says_which_extra_brings_the_runner(installed: Installed) -> None:
-    said = installed.run("agm", "--version", status=1)
+    assert installed.run("agm", "--version") == f"agm {agm.__version__}\n"
+    said = installed.run("agm", "compose", "study=demo", status=1)
     assert f'fix:   pip install "{DISTRIBUTION}[pipeline]"' in said
     assert "Traceback" not in said
 

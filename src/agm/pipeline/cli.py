@@ -59,6 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
     except MissingExtra as error:
         say(f"error: {of_extra(error)}")
         return 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "agm").partition(".")[0]
+        if package == "agm":
+            raise
+        # Whatever the runner needs beyond torch and numpy comes with one extra.
+        say(f"error: {of_extra(MissingExtra(package, 'pipeline'))}")
+        return 1
     except Stopped as stopped:
         say(str(stopped))
         return 128 + stopped.signal
