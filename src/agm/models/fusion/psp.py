@@ -46,6 +46,8 @@ class Psp(Mixed):
         dropout: float = 0.1,
     ) -> None:
         super().__init__(dims, classes)
+        if len(dims) != 2:
+            raise ValueError(f"Psp reads exactly two modalities, found {len(dims)}: {', '.join(dims)}")
         sound, picture = dims.values()
         self.regions = regions
         picture //= regions
