@@ -67,7 +67,7 @@ class GBlending(Method):
         if histories is not None:
             shares = blend({name: histories[name] for name in runs})
         self.register_buffer("shares", shares.to(self.device))
-        self.heads = own_classifiers(self.fusion).to(self.device)
+        self.heads = own_classifiers(model)
 
     def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
         features = self.model.encode(inputs)

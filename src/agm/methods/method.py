@@ -15,6 +15,7 @@ Most methods override `loss`, and those that change gradients `modulate`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, cast
 from weakref import ReferenceType, ref
@@ -227,8 +228,10 @@ class Method(nn.Module):
         """
         changes = type(self).modulate is not Method.modulate or type(self).differentiate is not Method.differentiate
         earlier = self._take_gradients() if changes else []
-        self.differentiate(loss)
-        self.modulate()
+        # Gradients have the type of their weights, also where a whole `step` runs under autocast.
+        with without_autocast(self.device.type):
+            self.differentiate(loss)
+            self.modulate()
         for weight, gradient in earlier:
             weight.grad = gradient if weight.grad is None else gradient.add_(weight.grad)
 
@@ -375,6 +378,13 @@ def batches(loader: Loader, device: torch.device) -> Iterator[Batch]:
         yield Batch(moved, targets.to(device, non_blocking=True), rest[0] if rest else None)
 
 
+def without_autocast(device: str) -> AbstractContextManager[object]:
+    """No autocast on this type of device for a while."""
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
 def num_samples(loader: Any) -> int:
     """How many samples a loader has."""
     if hasattr(loader, "num_samples"):
@@ -401,8 +411,12 @@ def pooled(feature: Tensor) -> Tensor:
     return feature if feature.ndim == 2 else feature.flatten(1, -2).mean(dim=1)
 
 
-def own_classifiers(fusion: Fusion) -> nn.ModuleDict:
-    """A new linear classifier for each modality, `[B, D_m] → [B, C]`, to be trained beside the fusion."""
+def own_classifiers(model: Model) -> nn.ModuleDict:
+    """A new linear classifier for each modality, `[B, D_m] → [B, C]`, to be trained beside the fusion.
+
+    They are on the device of the model's weights, and of their type.
+    """
+    fusion = cast(Fusion, model.fusion)
     heads = nn.ModuleDict({name: nn.Linear(dim, fusion.classes) for name, dim in fusion.dims.items()})
     initialise(heads)
-    return heads
+    return heads.to(next(model.parameters()))

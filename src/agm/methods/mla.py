@@ -53,7 +53,8 @@ class MLA(Method):
     def __init__(self, model: Model, *, loss_fn: LossFunction = cross_entropy) -> None:
         super().__init__(model, loss_fn=loss_fn)
         model.fusion = SharedHead(self.fusion.dims, self.fusion.classes).to(next(model.parameters()))
-        self.register_buffer("projection", torch.eye(self.head.in_features, device=self.device))
+        weight = self.head.weight
+        self.register_buffer("projection", torch.eye(self.head.in_features).to(weight))
         self.samples, self.seen = 1, 0
         self.mean: Tensor | None = None
 

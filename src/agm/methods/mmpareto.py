@@ -46,7 +46,7 @@ class MMPareto(Method):
     def __init__(self, model: Model, *, loss_fn: LossFunction = cross_entropy, gamma: Positive = 1.5) -> None:
         super().__init__(model, loss_fn=loss_fn)
         self.gamma = gamma
-        self.heads = own_classifiers(self.fusion).to(self.device)
+        self.heads = own_classifiers(model)
         self.parts: tuple[Tensor, ...] = ()
 
     def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:

@@ -58,8 +58,10 @@ class PMR(Windowed):
     ) -> None:
         super().__init__(model, loss_fn=loss_fn)
         self.alpha, self.beta, self.share, self.window = alpha, beta, share, window
+        # Float32 at least: they are means over many samples.
+        dtype = torch.promote_types(next(model.parameters()).dtype, torch.float32)
         for name, dim in self.fusion.dims.items():
-            prototypes = torch.zeros(self.fusion.classes, dim, device=self.device)
+            prototypes = torch.zeros(self.fusion.classes, dim, dtype=dtype, device=self.device)
             self.register_buffer(f"prototypes_{name}", prototypes)
 
     def prototypes(self, name: str) -> Tensor:

@@ -104,6 +104,8 @@ class ReconBoost(Method):
                 others[name] = logits_of(self.model, name, inputs)
         feature = self.model.encoders[self.modality](inputs[self.modality])
         own = linear(feature, self.additive.weights()[self.modality], self.additive.biases()[self.modality])
+        # Float32 at least, whatever the autocast.
+        own = own.to(torch.promote_types(own.dtype, torch.float32))
         joint = sum(others.values(), torch.zeros_like(own))
         rows = targets.unsqueeze(1)
         known = joint.softmax(dim=1).gather(1, rows)
