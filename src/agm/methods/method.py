@@ -131,13 +131,19 @@ class Method(nn.Module):
     @checked
     def __init__(self, model: Model, *, loss_fn: LossFunction = cross_entropy) -> None:
         super().__init__()
-        # Not registered as submodules, which an assignment would do.
-        self.__dict__["model"] = model
-        self.__dict__["objective"] = None
+        self.model = model
+        self.objective = None
         self.loss_fn = loss_fn
         self.modalities = list(model.modalities)
         self.diagnostics: dict[str, Tensor] = {}
         self._checked_optimizer: ReferenceType[torch.optim.Optimizer] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("model", "objective"):
+            # Not as submodules: the weights of the model are not the method's, and the objective holds the method.
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     @classmethod
     def require(cls, model: object, arguments: Mapping[str, Any]) -> None:
