@@ -1,18 +1,40 @@
+import os
+from collections.abc import Iterator
+
+# One thread: the results repeat, and tests side by side do not fight over the cores. OpenBLAS reads this when NumPy is
+# first imported, and with as many threads as cores in each of two workers it waits more than it computes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 import torch
 
-# One thread: the results repeat, and tests side by side do not fight over the cores.
+from forked import Forked
+
 torch.set_num_threads(1)
 
-LONGEST = ("test_slurm.py", "test_faults.py", "test_engines.py", "test_two_at_once.py", "test_calibration.py")
+LONGEST = (
+    "test_slurm.py",
+    "test_faults.py",
+    "test_engines.py",
+    "test_two_at_once.py",
+    "test_calibration.py",
+    "test_every_method.py",
+    "test_integrity.py",
+    "test_exactness.py",
+    "test_report.py",
+)
 """Started first, so that none of them is left to run alone at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The heavy tests of the files that take longest come first, the others in their order."""
+    """The files that take longest come first, the others in their order."""
     places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
-    def place(item: pytest.Item) -> int:
-        return places.get(item.path.name, len(LONGEST)) if item.get_closest_marker("heavy") else len(LONGEST)
 
-    items.sort(key=place)
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    """A server where `agm` and the engines start at once."""
+    server = Forked(tmp_path_factory.mktemp("forked"))
+    yield server
+    server.close()

@@ -1,9 +1,9 @@
 """The engines and `agm` as commands that start at once: forked from a process that has imported the libraries.
 
 Importing torch, Snakemake and DVC takes most of the time of a short command. A server imports them once, and forks for
-each command; agm's own modules are imported anew from the source of the command's folder, which may have been edited.
-What the commands start themselves comes here too: a folder of small clients stands first in their PATH, and in the
-place of their Python.
+each command; agm's own modules are imported anew from the source of the command's folder, which may have been edited,
+and where it has none from that of this checkout. What the commands start themselves comes here too: a folder of small
+clients stands first in their PATH, and in the place of their Python.
 """
 
 import atexit
@@ -21,10 +21,13 @@ from pathlib import Path
 
 LIBRARIES = (
     "torch",
+    "torch.distributed.run",
     "polars",
     "pyarrow.parquet",
     "pydantic",
     "yaml",
+    "hydra",
+    "omegaconf",
     "safetensors.torch",
     "safetensors.numpy",
     "sklearn.linear_model",
@@ -48,13 +51,15 @@ LIBRARIES = (
     "snakemake.workflow",
 )
 MODULES = {"agm": "agm.pipeline.cli", "dvc": "dvc.cli", "snakemake": "snakemake.cli", "claims": "claims"}
+MEMBER = "agm.pipeline.steps.train.member"
+"""A process of a run of several, which torchrun starts with Python's `-m`."""
 CLIENT = """\
 #!{python} -IS
 import array, json, os, socket, sys
 name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
 if name == "python":
     place = arguments.index("-m") if "-m" in arguments else -1
-    known = {{"agm.pipeline.cli": "agm", "dvc": "dvc", "snakemake": "snakemake"}}
+    known = {{"agm.pipeline.cli": "agm", "dvc": "dvc", "snakemake": "snakemake", {member!r}: {member!r}}}
     if place < 0 or arguments[place + 1] not in known:
         os.execv({python!r}, [{python!r}, *arguments])
     name, arguments = known[arguments[place + 1]], arguments[place + 2:]
@@ -78,7 +83,7 @@ class Forked:
         address = str(folder / "socket")
         for name in (*MODULES, "python"):
             client = self.bin / name
-            client.write_text(CLIENT.format(python=sys.executable, address=address))
+            client.write_text(CLIENT.format(python=sys.executable, address=address, member=MEMBER))
             client.chmod(0o755)
         # agm is imported by the forked commands alone, each from its own folder.
         self._server = subprocess.Popen(
@@ -165,11 +170,15 @@ def _command(
     os.environ.update(environment)
     time.tzset()
     sys.executable = str(clients / "python")
-    sys.path[:] = [str(Path(folder, "src")), *(each for each in sys.path if not each.endswith("/src"))]
+    if (source := Path(folder, "src")).is_dir():
+        sys.path[:] = [str(source), *(each for each in sys.path if not each.endswith("/src"))]
     sys.argv = [name, *arguments]
     status: object = 1
     try:
-        status = importlib.import_module(MODULES[name]).main()
+        if name == MEMBER:
+            status = importlib.import_module(MEMBER).main(*arguments)
+        else:
+            status = importlib.import_module(MODULES[name]).main()
     except SystemExit as ended:
         status = ended.code
     except BaseException:

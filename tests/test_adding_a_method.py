@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from clone import ROOT, Clone
+from forked import Forked
 from small_shards import write_shards
 from test_train import PARAMS
 from whole import with_lists
@@ -16,9 +17,9 @@ PAGE = (ROOT / "docs/adding_a_method.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+def clone(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone with the two files that the page shows, written to where it says."""
-    clone = Clone.make(tmp_path_factory.mktemp("clone"))
+    clone = Clone.make(tmp_path_factory.mktemp("clone"), forked=forked)
     for path, content in re.findall(r"^`(\S+)`\n\n```\w+\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
         (clone.folder / path).write_text(content)
     (line,) = re.findall(r"^In `METHODS` of `(\S+)`:\n\n```\w+\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

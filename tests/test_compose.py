@@ -1,5 +1,6 @@
 """params.yaml: composed by `agm compose`, edited by `dvc exp run -S`, and never wrong without being told."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from agm.pipeline.config import methods, schema
 from agm.pipeline.config.compose import compose
 from agm.pipeline.errors import AgmError
 from clone import ROOT, Clone
+from forked import Forked
 
 GROUPS = ROOT / "params"
 
@@ -57,11 +59,10 @@ def test_the_groups_spell_out_every_parameter(tmp_path: Path, overrides: tuple[s
     assert params == {"dial": None, **content}
 
 
-def test_dvc_edits_single_parameters_of_what_was_composed(tmp_path: Path) -> None:
+def test_dvc_edits_single_parameters_of_what_was_composed(forked: Forked, tmp_path: Path) -> None:
     """With its own composition, which is off, DVC would put the default study in the place of this one."""
-    clone = Clone.make(
-        tmp_path, "study=spoken_digits", "dataset.root=raw", "fusion=[late_sum,early]", "method=[joint,agm]"
-    )
+    overrides = ["study=spoken_digits", "dataset.root=raw", "fusion=[late_sum,early]", "method=[joint,agm]"]
+    clone = Clone.make(tmp_path, *overrides, forked=forked)
     (clone.folder / "dvc.yaml").write_text(
         yaml.safe_dump({"stages": {"nothing": {"cmd": "true", "params": ["study"]}}})
     )
@@ -148,12 +149,19 @@ def test_dvc_edits_single_parameters_of_what_was_composed(tmp_path: Path) -> Non
     ],
 )
 def test_what_is_wrong_is_named_and_nothing_written(tmp_path: Path, overrides: list[str], said: str) -> None:
-    before = composed(tmp_path)
+    before = (ROOT / "params.yaml").read_bytes()
+    (tmp_path / "params.yaml").write_bytes(before)
     with pytest.raises(AgmError) as error:
         composed(tmp_path, *overrides)
     assert said in str(error.value)
     assert (tmp_path / "params.yaml").read_bytes() == before
     assert list(tmp_path.iterdir()) == [tmp_path / "params.yaml"]
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, Any]:
+    """The content of the committed params.yaml, which takes a while to read."""
+    return config.read(ROOT / "params.yaml")
 
 
 @pytest.mark.parametrize(
@@ -173,8 +181,8 @@ def test_what_is_wrong_is_named_and_nothing_written(tmp_path: Path, overrides: l
         "dataset.annotations",
     ],
 )
-def test_one_rule_for_every_name(name: str, place: str) -> None:
-    content: dict[str, Any] = config.read(ROOT / "params.yaml")
+def test_one_rule_for_every_name(committed: dict[str, Any], name: str, place: str) -> None:
+    content = copy.deepcopy(committed)
     *path, last = place.split(".")
     block = content
     for key in path:
@@ -190,8 +198,8 @@ def test_one_rule_for_every_name(name: str, place: str) -> None:
     assert "expected a name: at most 64 lower case letters" in str(error.value)
 
 
-def test_a_wrong_file_stops_every_command_without_a_traceback(tmp_path: Path) -> None:
-    clone = Clone.make(tmp_path, "methods.agm.alpha=1.0")
+def test_a_wrong_file_stops_every_command_without_a_traceback(forked: Forked, tmp_path: Path) -> None:
+    clone = Clone.make(tmp_path, "methods.agm.alpha=1.0", forked=forked)
     clone.edit("params.yaml", "    alpha: 1.0\n", "    alpha: one\n")
     for said in (
         clone.agm("list", fails=True),

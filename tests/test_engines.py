@@ -46,13 +46,6 @@ MADE = ("data", "runs", "evaluations", "reports", "records")
 
 
 @pytest.fixture(scope="module")
-def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
-    server = Forked(tmp_path_factory.mktemp("forked"))
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def by_snakemake(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A study that Snakemake finished and `agm record` told DVC of."""
     clone = Clone.make(tmp_path_factory.mktemp("by_snakemake"), *TINY, forked=forked)

@@ -18,6 +18,7 @@ from agm.pipeline.dag.fingerprints import FOLDER
 from agm.pipeline.dag.graph import MANY, Graph, Job
 from agm.pipeline.steps import MODULES
 from clone import ROOT, Clone
+from forked import Forked
 
 STUDIES = {
     "demo": ["study=demo"],
@@ -34,11 +35,11 @@ class Study:
 
 
 @pytest.fixture(scope="module", params=STUDIES)
-def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(request: pytest.FixtureRequest, forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Study:
     raw = tmp_path_factory.mktemp("raw")
     (raw / "manifest.csv").write_text("clip_id,label,image,audio\n")
     overrides = [each.format(root=raw) for each in STUDIES[request.param]]
-    clone = Clone.make(tmp_path_factory.mktemp("clone"), *overrides)
+    clone = Clone.make(tmp_path_factory.mktemp("clone"), *overrides, forked=forked)
     return Study(clone, Graph(config.load(clone.folder / "params.yaml")))
 
 

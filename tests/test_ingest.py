@@ -1,8 +1,6 @@
 """Annotations, listing, probing, splits and the manifest: on real files and with the real commands."""
 
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -501,17 +499,6 @@ def test_unusable_files_and_their_reasons(tmp_path, capfd):
 # --- the commands ---
 
 
-def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "AGM_WORKERS": "2"}
-    return subprocess.run(
-        [sys.executable, "-m", "agm.pipeline.cli", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-
-
 def own(folder: Path, root: Path, csv: Path, *overrides: str) -> None:
     """Write a params.yaml for a user's own videos with sound."""
     changes = ["~dataset.modalities.text", "~features.text", "~encoders.text", "dataset.generated=[]"]
@@ -529,13 +516,16 @@ def table(folder: Path, name: str) -> pl.DataFrame:
     return pl.read_parquet(folder / "data" / name)
 
 
-def test_dial_from_nothing_to_the_manifest(tmp_path):
+def test_dial_from_nothing_to_the_manifest(forked, tmp_path):
+    def command(*arguments, workers=1):
+        return forked.run(tmp_path, "agm", *arguments, AGM_WORKERS=str(workers))
+
     compose(["dial.clips=40"], tmp_path / "params.yaml", groups=GROUPS)
-    missing = command(tmp_path, "annotations", "clips")
-    assert missing.returncode == 1 and "agm generate" in missing.stderr and "Traceback" not in missing.stderr
+    status, said = command("annotations", "clips")
+    assert status == 1 and "agm generate" in said and "Traceback" not in said
     for step in (["generate", "dial"], ["annotations", "clips"], ["list"], ["ingest"]):
-        done = command(tmp_path, *step)
-        assert done.returncode == 0, done.stderr
+        status, said = command(*step, workers=2)
+        assert status == 0, said
     listing, manifest = table(tmp_path, "dial/listing.parquet"), table(tmp_path, "dial/manifest.parquet")
     assert len(listing) == 80 and listing["identity"].is_not_null().all()
     index = read_json(tmp_path / "data/dial/manifest.json")
@@ -549,7 +539,7 @@ def test_dial_from_nothing_to_the_manifest(tmp_path):
     for path in (tmp_path / "data/raw/dial/clips").iterdir():
         os.utime(path, (1, 1))  # as a checkout may
     for step in (["annotations", "clips"], ["list"], ["ingest"]):
-        assert command(tmp_path, *step).returncode == 0
+        assert command(*step)[0] == 0
     assert kept == {name: (tmp_path / "data/dial" / name).read_bytes() for name in kept}, "equal input, equal bytes"
 
 

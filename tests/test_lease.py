@@ -21,6 +21,7 @@ import pytest
 from agm.pipeline.errors import AgmError
 from agm.pipeline.runtime import lease, lock
 from clone import ROOT, Clone
+from forked import Forked
 
 PAIR = "cpu:0,cpu:1"
 # Takes leases again and again, and each time writes a file for each device: a second holder finds it there.
@@ -239,8 +240,8 @@ def test_counting_gpus_does_not_import_torch() -> None:
     assert done.stdout == "False\n", done.stderr
 
 
-def test_snakemake_counts_gpus(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clone = Clone.make(machine / "clone", "study=demo")
+def test_snakemake_counts_gpus(forked: Forked, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = Clone.make(machine / "clone", "study=demo", forked=forked)
     for rules in (clone.folder / "workflow/rules").glob("*.smk"):  # in whose place a plan shows the resources
         rules.write_text(re.sub(r" +message:\n.*\n", "", rules.read_text()))
     assert "gpu=" not in clone.snakemake("-n")

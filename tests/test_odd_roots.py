@@ -68,14 +68,14 @@ ALL = "ünï data (1) a,b a#b [x] {x} {{y}} 100% *?"
 
 
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
-def test_both_engines_read_a_folder_of_any_name(tmp_path, engine):
+def test_both_engines_read_a_folder_of_any_name(forked, tmp_path, engine):
     root = tmp_path / ALL
     root.mkdir()
     rows = [f"c{number},{split},{number % 2},{number}.txt" for number, split in enumerate(("train", "val", "test") * 4)]
     (root / "manifest.csv").write_text("\n".join(["clip_id,split,label,text", *rows, ""]))
     for number in range(12):
         (root / f"{number}.txt").write_text("a word")
-    clone = Clone.make(tmp_path / "clone")
+    clone = Clone.make(tmp_path / "clone", forked=forked)
     changes = ["~dataset.modalities", "+dataset.modalities={text: {kind: text, column: text}}"]
     changes += ["~features", "+features={text: {max_tokens: 4}}", "~encoders", "+encoders={text: {name: transformer}}"]
     clone.agm("compose", "study=spoken_digits", f"dataset.root={root}", *changes)

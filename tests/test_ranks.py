@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from agm.pipeline import cli, config
 from agm.pipeline.dag.graph import Graph, Job
+from forked import Forked
 from small_shards import write_shards
 from test_train import PARAMS
 from whole import with_lists
@@ -50,11 +51,10 @@ def start(job: Job) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def trained(job: Job) -> tuple[pl.DataFrame, dict[str, torch.Tensor]]:
+def trained(job: Job, forked: Forked) -> tuple[pl.DataFrame, dict[str, torch.Tensor]]:
     """The history and the weights of the run, once it is done."""
-    command = start(job)
-    said = command.communicate()[1]
-    assert command.returncode == 0, said
+    status, said = forked.run(Path.cwd(), *job.command.split())
+    assert status == 0, said
     return pl.read_parquet(job.outputs[1]), load_file(job.outputs[0])
 
 
@@ -67,12 +67,12 @@ def trained(job: Job) -> tuple[pl.DataFrame, dict[str, torch.Tensor]]:
         (("concept", "early", "audio", "0"), {}),
     ],
 )
-def test_two_processes_equal_one(folder: Path, cell: tuple[str, ...], trainer: dict[str, int]) -> None:
+def test_two_processes_equal_one(folder: Path, forked: Forked, cell: tuple[str, ...], trainer: dict[str, int]) -> None:
     """Batches of 5 of 5 row groups: some of a process's parts are empty."""
     ends = []
     for processes in (1, PROCESSES):
         job = configure(processes, grad_clip=None, **trainer).job(*cell)
-        ends.append(trained(job))
+        ends.append(trained(job, forked))
     (history, weights), (other, others) = ends
     assert history.columns == other.columns
     for column in history.columns:
@@ -86,11 +86,14 @@ def test_two_processes_equal_one(folder: Path, cell: tuple[str, ...], trainer: d
         )
 
 
-def test_a_process_without_clips_to_validate(folder: Path) -> None:
+def test_a_process_without_clips_to_validate(folder: Path, forked: Forked) -> None:
     """One row group of validation clips, for two processes."""
     shutil.rmtree("data")
     write_shards(Path("data/tiny"), rows={"train": 70, "val": 9, "test": 9})
-    ends = [trained(configure(processes).job("train", "late_sum", "joint", "0"))[0] for processes in (1, PROCESSES)]
+    ends = []
+    for processes in (1, PROCESSES):
+        job = configure(processes).job("train", "late_sum", "joint", "0")
+        ends.append(trained(job, forked)[0])
     assert ends[1]["val_loss"].to_list() == pytest.approx(ends[0]["val_loss"].to_list(), rel=1e-3)
 
 
@@ -121,10 +124,10 @@ def alive(process: int) -> bool:
 
 
 @pytest.fixture
-def long(folder: Path) -> tuple[Job, dict[str, bytes]]:
+def long(folder: Path, forked: Forked) -> tuple[Job, dict[str, bytes]]:
     """A run of many epochs, and what it ends with when nothing happens to it."""
     job = configure(PROCESSES, epochs=40).job("train", "late_concat", "agm", "0")
-    trained(job)
+    trained(job, forked)
     whole = {path.name: path.read_bytes() for path in job.index.parent.iterdir()}
     for path in job.index.parent.iterdir():
         path.unlink()
@@ -133,7 +136,7 @@ def long(folder: Path) -> tuple[Job, dict[str, bytes]]:
 
 
 @pytest.mark.heavy
-def test_what_befalls_a_process(long: tuple[Job, dict[str, bytes]]) -> None:
+def test_what_befalls_a_process(long: tuple[Job, dict[str, bytes]], forked: Forked) -> None:
     """One after another: a process is lost; the command is told to stop; it is killed; then the run ends."""
     job, whole = long
     command = under_way(job)
@@ -162,28 +165,27 @@ def test_what_befalls_a_process(long: tuple[Job, dict[str, bytes]]) -> None:
         time.sleep(0.05)
     assert not any(map(alive, left)), "nobody goes on training behind the back of a command that was killed"
 
-    trained(job)
+    trained(job, forked)
     assert {path.name: path.read_bytes() for path in job.index.parent.iterdir()} == whole
 
 
-def test_a_damaged_shard_ends_all_with_its_reason(folder: Path) -> None:
+def test_a_damaged_shard_ends_all_with_its_reason(folder: Path, forked: Forked) -> None:
     job = configure(PROCESSES).job("train", "late_concat", "joint", "0")
     path = Path("data/tiny/shards/train-00000.parquet")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    command = start(job)
-    said = command.communicate()[1]
-    assert command.returncode == 1
+    status, said = forked.run(folder, *job.command.split())
+    assert status == 1
     assert "error: A data file is damaged: its checksum is" in said
     assert f"where: {path}" in said
 
 
-def test_a_run_of_several_processes_that_diverges(folder: Path) -> None:
+def test_a_run_of_several_processes_that_diverges(folder: Path, forked: Forked) -> None:
     job = configure(PROCESSES, grad_clip=None, optimizer={"name": "sgd", "lr": 1e30}).job(
         "train", "late_concat", "joint", "0"
     )
-    trained(job)
+    trained(job, forked)
     failed = json.loads(job.index.read_text())["failed"]
     assert (failed["what"], failed["epoch"], failed["step"]) == ("the loss is nan", 0, 1)
     assert len(failed["batch"]) == 16, "the clips of all processes"

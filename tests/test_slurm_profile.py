@@ -17,6 +17,7 @@ import yaml
 from agm.pipeline.dag.engines import slurm
 from agm.pipeline.errors import AgmError
 from clone import ROOT, Clone
+from forked import Forked
 
 SBATCH = """\
 #!/usr/bin/env python3
@@ -69,11 +70,11 @@ PROFILE = Path("workflow/profiles/slurm/config.yaml")
 
 
 @pytest.fixture(scope="module")
-def submissions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[str]]]:
+def submissions(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[str]]]:
     """The arguments of every `sbatch`, by rule."""
     folder = tmp_path_factory.mktemp("submissions")
     study = ["num_parts=1", "study.seeds=[0]", "trainer.threads=6", "trainer.processes=2"]
-    clone = Clone.make(tmp_path_factory.mktemp("clone"), *study)
+    clone = Clone.make(tmp_path_factory.mktemp("clone"), *study, forked=forked)
     clone.edit(str(PROFILE), "  account: null\n", "  account: team\n")
     clone.edit(str(PROFILE), "  by_data_set:\n", "  by_data_set:\n    dial:\n      shard: {time: 700}\n")
     tools = tmp_path_factory.mktemp("tools")
