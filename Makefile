@@ -26,11 +26,13 @@ demo: install  ## make the demo data, run the whole DAG, print the result table
 	@echo && cat reports/summary.txt
 
 test: install  ## the tests, without the heavy ones
-	pytest -n 2 -m "not heavy"
+	@# A file is one process's: what its tests share is made once.
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not heavy"
 
 numerical: install  ## the numerical tests with the kernels of another processor
 	@# Other kernels sum in another order: the last bit of a sum must not decide anything.
-	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE pytest -n 2 -m "numerical and not heavy"
+	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE \
+	  pytest -n 2 --dist loadfile --no-loadscope-reorder -m "numerical and not heavy"
 
 newest: install  ## the library's tests with the newest torch that installs, in an environment of its own
 	@# About 3 GB to download and 6 GB on disk: the wheels of torch bring CUDA.
