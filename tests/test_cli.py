@@ -127,7 +127,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 def project(tmp_path: Path) -> Path:
     """A folder with parameters of a small demo study, and the groups that they come from."""
     (tmp_path / "params").symlink_to(ROOT / "params")
-    compose(["study=demo", "dial.clips=20", "parts=[0]"], tmp_path / "params.yaml", groups=ROOT / "params")
+    compose(["study=demo", "dial.clips=20", "num_parts=1"], tmp_path / "params.yaml", groups=ROOT / "params")
     return tmp_path
 
 
