@@ -50,7 +50,7 @@ experiments: install  ## the experiments side by side, only the columns in which
 	@# As Markdown, because the other table drops the ends of names to fit the terminal.
 	@dvc exp show --only-changed --drop '.*/|.*\.d_' --keep '.*\.(accuracy|starvation)$$' --md
 
-lock: install  ## resolve the dependencies anew
+lock: install  ## resolve the dependencies of all extras
 	uv pip compile pyproject.toml --all-extras --constraint constraints.txt --python-version 3.11 \
 	  --no-emit-index-url --generate-hashes --no-annotate --output-file requirements.lock
 

@@ -29,8 +29,6 @@ TINY = [
 TEMPORARY = (".tmp-", ".old-")
 PAGE = 4096
 """Bytes that the disk gives away at once."""
-SLOW = {"report": 2}
-"""Faults of each kind in the fast tests, where it is fewer than elsewhere: drawing takes seconds."""
 MOST = 30
 """Changes at which a step is killed, where it makes more, and bytes of outputs: a demo set is many files."""
 SLOW_MOST = {"report": 8}
@@ -38,7 +36,15 @@ SLOW_MOST = {"report": 8}
 
 
 class Study(Finished):
-    """What may be done to the jobs of a finished study, and what must be found then."""
+    """What may be done to the jobs of a finished study, and what must be found then.
+
+    Attributes:
+        found: what each job writes, as far as that was asked for.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, TINY)
+        self.found: dict[Job, list[Write]] = {}
 
     def first(self, step: str) -> Job:
         return next(job for job in self.jobs if job.step == step)
@@ -54,6 +60,13 @@ class Study(Finished):
         assert ended.status == 0, ended.said
         assert self.warm.contents() == self.whole
         return ended
+
+    def writes(self, job: Job) -> list[Write]:
+        """What the job writes where there is nothing yet; afterwards it is done."""
+        if job not in self.found:
+            self.undo(job)
+            self.found[job] = self.done(job).writes
+        return self.found[job]
 
     def kill(self, job: Job, **when: Any) -> Ended:
         """Run the job with a fault, and see what that left."""
@@ -86,7 +99,7 @@ class Study(Finished):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
-    made = Study(tmp_path_factory.mktemp("study"), TINY)
+    made = Study(tmp_path_factory.mktemp("study"))
     yield made
     made.warm.close()
     print(f"\n{made.faults} faults")
@@ -147,24 +160,18 @@ def rooms(writes: list[Write]) -> list[int]:
     return sorted(set(chain(*parts)))
 
 
-def written(study: Study, job: Job) -> list[Write]:
-    """What the job writes where there is nothing yet; afterwards it is done."""
-    study.undo(job)
-    return study.done(job).writes
-
-
 @pytest.mark.parametrize("step", code.STEPS)
 def test_a_disk_that_fills_up(disk: Study, step: str) -> None:
     """Before the first byte, somewhere, and before the last one."""
     job = disk.first(step)
-    fill(disk, job, few(rooms(written(disk, job)), SLOW.get(step, 3)))
+    fill(disk, job, few(rooms(disk.writes(job)), 3))
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("step", code.STEPS)
 def test_a_disk_that_fills_up_in_each_output(disk: Study, step: str) -> None:
     job = disk.first(step)
-    for room in rooms(written(disk, job)):
+    for room in rooms(disk.writes(job)):
         fill(disk, job, [room])
 
 
@@ -173,12 +180,11 @@ def test_a_disk_that_fills_up_in_each_output(disk: Study, step: str) -> None:
 
 @pytest.mark.parametrize("step", code.STEPS)
 def test_killed_within_a_file_and_between_two(study: Study, step: str) -> None:
-    """Time after time; the last one goes on from what the others left."""
+    """One after the other; the run at the end goes on from what both left."""
     job = study.first(step)
-    writes = written(study, job)
-    within = [{"cut": (each.begun, each.largest // 2)} for each in writes]
-    between = [{"after": each.renames + 1} for each in writes]
-    for when in few([each for pair in zip(within, between, strict=True) for each in pair], SLOW.get(step, 4)):
+    writes = study.writes(job)
+    middle = writes[len(writes) // 2]
+    for when in ({"cut": (middle.begun, middle.largest // 2)}, {"after": middle.renames + 1}):
         study.undo(job)
         assert study.kill(job, **when).killed
     study.done(job)

@@ -112,10 +112,12 @@ def test_no_kind_of_data_file_is_forgotten(study: Study) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flipped_bit_is_found_by_every_reader(study: Study, kind: str) -> None:
     (name, (maker, readers)) = next(each for each in study.readers.items() if kind in each[0])
-    for reader in readers:
-        commands = {damaged(study, name, reader, place) for place in places(name)}
+    for number, reader in enumerate(readers):
+        # Where in the file it is makes no difference to who reads it: the others take turns.
+        tried = places(name) if number == 0 else [places(name)[number % 3]]
+        commands = {damaged(study, name, reader, place) for place in tried}
         assert commands == {maker.command}
-        assert study.warm.run(f"{reader.command} --force").status == 0  # the next reader may read what this one makes
+        assert study.warm.run(reader.command).status == 0  # the next reader may read what this one makes
     # And now as it is told to be mended.
     study.warm.flip(name, 0.5, 0)
     for job in (maker, readers[0]):

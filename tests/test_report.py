@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import html
+import pickle
 import re
 from collections.abc import Callable, Container
 from html.parser import HTMLParser
@@ -19,7 +20,7 @@ from agm.pipeline import cli, config
 from agm.pipeline.dag import provenance
 from agm.pipeline.dag.graph import Graph, Job
 from agm.pipeline.io.files import checksums, read_json, write_json
-from agm.pipeline.steps.report import data_tables, figures
+from agm.pipeline.steps.report import data_tables, drawing, figures
 from agm.pipeline.steps.report.collect import collect
 from whole import whole
 
@@ -321,6 +322,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+DRAWN: dict[bytes, drawing.Panel] = {}
+
+
+@pytest.fixture(autouse=True)
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw each panel once: most of the studies here share most of their panels, and a panel takes a while."""
+
+    def remembered(draw: Callable[..., drawing.Panel]) -> Callable[..., drawing.Panel]:
+        def panel(*numbers: object, **more: object) -> drawing.Panel:
+            key = pickle.dumps((draw.__name__, numbers, more))
+            if key not in DRAWN:
+                DRAWN[key] = draw(*numbers, **more)
+            return DRAWN[key]
+
+        return panel
+
+    for draw in (drawing.curves, drawing.dots, drawing.histogram, drawing.log_curves):
+        monkeypatch.setattr(figures, draw.__name__, remembered(draw))
+
+
 def report() -> str:
     """Run the command and return the page."""
     assert cli.main(["report", "--force"]) == 0
@@ -395,6 +416,7 @@ def test_equal_inputs_give_equal_bytes() -> None:
     report()
     names = ("results.parquet", "metrics.json", "report.json", "index.html", "summary.txt")
     first = {name: (Path("reports") / name).read_bytes() for name in names}
+    DRAWN.clear()
     report()
     assert {name: (Path("reports") / name).read_bytes() for name in names} == first
 
