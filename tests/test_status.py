@@ -346,7 +346,7 @@ def test_a_failed_run_that_is_out_of_date_is_made_again(diverged: None, states: 
     write_params("trainer.epochs=2", "methods.agm.alpha=0.25")
     found = states()[FAILING]
     assert found["state"] == "out of date" and found["reason"] == "methods.agm.alpha was 1.0, now 0.25"
-    write_params("trainer.epochs=2", "shards.rows=512")
+    write_params("trainer.epochs=2", "shards.max_rows_per_file=512")
     found = states()[FAILING]
     assert found["state"] == "out of date" and found["follows"] == ["agm shard"], "it may do better with other shards"
 

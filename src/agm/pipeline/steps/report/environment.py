@@ -8,6 +8,10 @@ from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
+from agm import __version__
+from agm.extras import DISTRIBUTION
 from agm.pipeline.steps.report.collect import Study
 
 GIGABYTE = 1e9
@@ -24,15 +28,23 @@ def revision() -> str:
 
 
 def libraries() -> dict[str, str]:
-    """Versions of Python, of agm and of the libraries that it requires."""
-    versions = {"python": platform.python_version(), "agm": metadata.version("agm")}
-    for requirement in metadata.requires("agm") or []:
-        if "extra ==" in requirement:
-            continue
-        # The name ends where the version, the extras or the markers begin.
-        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-        versions[name] = metadata.version(name)
+    """Versions of Python, of agm, and of those of its libraries that are installed, optional ones included."""
+    versions = {"python": platform.python_version(), "agm": __version__}
+    for name in sorted(_declared()):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # it belongs to an extra that is not installed
     return versions
+
+
+def _declared() -> set[str]:
+    """Names of the libraries that agm and its extras need, without those for work on the source."""
+    names = set()
+    for line in metadata.requires(DISTRIBUTION) or []:
+        if 'extra == "dev"' not in line:
+            names.add(Requirement(line).name)
+    return names - {DISTRIBUTION}  # its extras name each other
 
 
 def hardware() -> dict[str, str]:
