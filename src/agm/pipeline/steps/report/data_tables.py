@@ -56,12 +56,14 @@ def flaws(study: Study) -> Table:
     for modality, by_flaw in study.inspection["flaws"].items():
         for flaw, clips in by_flaw.items():
             rows.append(
-                (Cell(modality), Cell(f"{flaw} file"), Cell(f"{clips['kept']:,}"), Cell(f"{clips['skipped']:,}"))
+                (Cell(modality), Cell(f"{flaw} file"), Cell(f"{clips['kept']:,}"), Cell(f"{clips['quarantined']:,}"))
             )
     for modality, blank in study.inspection["blank"].items():
         if blank:
             rows.append((Cell(modality), Cell("blank tensor"), Cell(f"{blank:,}"), Cell(NOTHING)))
-    return Table("Clips that show nothing", ("modality", "what", "kept", "skipped"), tuple(rows), words=frozenset({1}))
+    return Table(
+        "Clips that show nothing", ("modality", "what", "kept", "quarantined"), tuple(rows), words=frozenset({1})
+    )
 
 
 def reasons(study: Study, most: int) -> Table:
