@@ -1,7 +1,7 @@
 """AGM, adaptive gradient modulation: Li et al., 'Boosting Multi-modal Model Performance with Adaptive Gradient
 Modulation', ICCV 2023.
 
-At every step, for each modality m of M, from the mono-modal responses φ_m (`agm.attribution`):
+At every step, for each modality m of M, from the unimodal responses φ_m (`agm.attribution`):
 
     s_m = mean over the batch of −log max(softmax(φ_m)[y], 1e-8)      how badly m fits
     r_m = exp(M/(M−1) · (mean_k s_k − s_m))                           > 1: m fits better than the others now

@@ -1,7 +1,7 @@
 """ARL, asymmetric representation learning: Wei et al., 'Improving Multimodal Learning via Imbalanced Learning',
 ICCV 2025.
 
-With u_m the mono-modal logits, the loss is CE(f) + γ Σ_m CE(u_m). From the sixth epoch on, for each modality m of M,
+With u_m the unimodal logits, the loss is CE(f) + γ Σ_m CE(u_m). From the sixth epoch on, for each modality m of M,
 
     H_m = mean over the batch of the entropy of softmax(u_m), as a share of Σ_k H_k, at least .3 (M = 2; .6/M)
     a_m = 1/H_m                                        as a share of Σ_k a_k: how certain m is
@@ -85,7 +85,7 @@ class ARL(Method):
 
 @torch.no_grad()
 def weights(logits: Tensor, temperature: float) -> Tensor:
-    """w of every modality from the mono-modal logits, `[M, B, C]` to `[M]` float64."""
+    """w of every modality from the unimodal logits, `[M, B, C]` to `[M]` float64."""
     count = len(logits)
     shares = logits.double().log_softmax(dim=2)
     entropy = _shares(-(shares.exp() * shares).sum(dim=2).mean(dim=1))

@@ -3,19 +3,19 @@
 The modalities are removed one after another in an order π that is drawn anew for every epoch: f_0 = f and f_j is the
 output without π_1 … π_j, j = 1 … M−1. With conf_j the largest probability of softmax(f_j),
 
-    loss = 1/M Σ_j CE(f_j) + λ Σ_j Σ_i max(0, conf_j,i − conf_{j−1},i) · [f_{j−1} is right for clip i]
+    loss = 1/M Σ_j CE(f_j) + λ Σ_j Σ_i max(0, conf_j,i − conf_{j−1},i) · [f_{j−1} is right for sample i]
 
 which is to say that the confidence in a right answer must not rise when a modality is removed. The second sum is over
-the clips of the batch, as published, so λ means more in larger batches.
+the samples of the batch, as published, so λ means more in larger batches.
 
 For an additive fusion f_j lacks the terms W_m h_m of the removed modalities and keeps the whole bias; for any other it
 is the output with the inputs of the removed ones zero.
 
 Deviations:
-- The rise is cut off at zero for each clip, and counts for clips that are right with more modalities, as in the
-  authors' code. A published copy cuts the sum over the batch off, so that one clip's rise is made up for by another's
-  fall, and works out which clips are right without using it.
-- The authors add a second term for clips that are wrong with and without the modality; it is not in the paper.
+- The rise is cut off at zero for each sample, and counts for samples that are right with more modalities, as in the
+  authors' code. A published copy cuts the sum over the batch off, so that one sample's rise is made up for by another's
+  fall, and works out which samples are right without using it.
+- The authors add a second term for samples that are wrong with and without the modality; it is not in the paper.
 """
 
 import torch

@@ -14,10 +14,10 @@ The runs are those of the mono-modal concepts and of plain joint training. The c
 with the network and are no part of its output.
 
 Deviations:
-- The losses are means over clips. In a published copy they are sums over the batches of loaders of different lengths,
+- The losses are means over samples. In a published copy they are sums over the batches of loaders of different lengths,
   which the difference of a training and a validation loss does not survive.
-- L* is the loss on the validation split. The paper holds out a part of the training clips; the published copy reads the
-  test split.
+- L* is the loss on the validation split. The paper holds out a part of the training samples; the published copy reads
+  the test split.
 - Epoch 0 is the first one, not the network before it, and L̄ is the mean of the epoch's training steps.
 - |O_k| below 0.001 counts as 0.001: a run that overfits no more at its end than in its first epoch would have all the
   weight.

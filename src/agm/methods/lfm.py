@@ -16,7 +16,7 @@ with θ all weights of the network, n of them, and L = α₀ CE(f) + α₁ A,
 Deviations:
 - The schedule. With the published η and the mean over all weights the rule does not move α₁: over the 15 epochs of the
   demo by 6e-7. The loss would stay .05 CE(f) + .95 A.
-- A published copy gives it the test clips in the place of validation; here there is no access to them.
+- A published copy gives it the test samples in the place of validation; here there is no access to them.
 - It takes the mean over the first weight tensor only, whichever that is; here it is over all of them, and in
   evaluation mode, so that running statistics are those of training.
 """

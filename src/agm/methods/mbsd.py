@@ -1,7 +1,7 @@
 """MBSD, multimodal balanced self-distillation, as in BalanceBenchmark: Xu et al., 'BalanceBenchmark: A Survey for
 Multimodal Imbalance Learning', arXiv 2025.
 
-With u_m the mono-modal logits, p_m = softmax(u_m), and for each clip i of a pair of modalities s the one with the
+With u_m the unimodal logits, p_m = softmax(u_m), and for each sample i of a pair of modalities s the one with the
 larger p[y_i] and w the other:
 
     weight_i = p_s[y_i] − p_w[y_i]  where one of the two is right, else 0

@@ -10,7 +10,7 @@ step's features:
     P ← P − k kᵀ / (α + rᵀk),    α = 0.1^λ,    λ = 1 + the share of the epoch that is done
     P ← P / ‖P‖_F
 
-The output weighs the modalities of each clip by how certain they are, with H_m the entropy of softmax(F(h_m)):
+The output weighs the modalities of each sample by how certain they are, with H_m the entropy of softmax(F(h_m)):
 
     f = Σ_m w_m F(h_m),    w_m ∝ exp(max_j H_j − H_m)
 

@@ -2,16 +2,16 @@
 CVPR 2024; the coarser and cheaper of the paper's two methods.
 
 Before each epoch after the warm-up, from the values φ_m (`agm.methods.sample_valuation`) of a part of the training
-clips:
+samples:
 
     gap_m      = 1 − mean φ_m                         how much modality m lacks of its share
     fraction_m = ⅔ α (gap_m − min_k gap_k)
 
-and this fraction of all clips, drawn anew at every step, gets an extra copy in which the modalities that are stronger
-than m are zero. For two modalities: the stronger one is zeroed in ⅔ α |gap_a − gap_v| of the clips.
+and this fraction of all samples, drawn anew at every step, gets an extra copy in which the modalities that are stronger
+than m are zero. For two modalities: the stronger one is zeroed in ⅔ α |gap_a − gap_v| of the samples.
 
-Deviations: as for the sample-level method, copies are trained on beside their clip, and zeroed at the input. Only the
-clips that the part consists of are valued, the first ones in the epoch's random order; the published code values all
+Deviations: as for the sample-level method, copies are trained on beside their sample, and zeroed at the input. Only the
+samples that the part consists of are valued, the first ones in the epoch's random order; the published code values all
 and then draws from them. Any number of modalities, with the rule above, which for two is the published one.
 """
 

@@ -1,7 +1,7 @@
 """MSES, modality-specific early stopping: Fujimori et al., 'Modality-Specific Learning Rate Control for Multimodal
 Classification', ACPR 2019.
 
-Before each epoch, with l_m the validation loss of the mono-modal logits u_m:
+Before each epoch, with l_m the validation loss of the unimodal logits u_m:
 
     L_m ← 0.6 L_m + 0.4 l_m        at first l_m
 

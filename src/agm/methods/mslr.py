@@ -1,7 +1,7 @@
 """MSLR, modality-specific learning rates: Yao and Mihalcea, 'Modality-specific Learning Rates for Effective Multimodal
 Additive Late-fusion', Findings of ACL 2022, in its dynamic form.
 
-Before each epoch, with a_m(e) the validation accuracy of the mono-modal logits u_m after epoch e, the learning rate of
+Before each epoch, with a_m(e) the validation accuracy of the unimodal logits u_m after epoch e, the learning rate of
 m's encoder, and of its own classifier in a fusion that has one for each modality, is multiplied by
 
     c_m · a_m(e) / mean(a_m(e − 5), …, a_m(e − 1))

@@ -1,7 +1,7 @@
 """OGM, on-the-fly gradient modulation: Peng et al., 'Balanced Multimodal Learning via On-the-fly Gradient Modulation',
 CVPR 2022.
 
-At every step, for each modality m of M, from the mono-modal logits u_m (`agm.attribution.mono_modal_logits`):
+At every step, for each modality m of M, from the unimodal logits u_m (`agm.attribution.mono_modal_logits`):
 
     s_m = Σ_i softmax(u_m)[i, y_i]                      how well m fits the batch
     ρ_m = mean over k ≠ m of s_m / s_k                  > 1: better than the others

@@ -6,11 +6,11 @@ At every step, for each modality m of M, with s_m and their mean ratios ρ_m as 
     q_m = min(q (1 + λ tanh(ρ_m − 1)), 1) where ρ_m > 1, else 0           how often m's feature is left out
     θ   = Σ_m q_m D_m / Σ_m D_m                                          the share of numbers that is left out
 
-With probability p the feature h_m of each clip is replaced by zeros with probability q_m, clip by clip, and what is
-left is divided by 1 − θ. The loss is CE(f) of that.
+With probability p the feature h_m of each sample is replaced by zeros with probability q_m, sample by sample, and what
+is left is divided by 1 − θ. The loss is CE(f) of that.
 
 Deviations:
-- The published code takes clips out of the loss that lost every modality. There are none: the worst modality has
+- The published code takes samples out of the loss that lost every modality. There are none: the worst modality has
   ρ ≤ 1, hence q = 0.
 - Every ratio is taken from the scores as they are. In a published copy a division in place changes the scores that the
   next ratio is made of.

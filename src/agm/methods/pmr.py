@@ -1,8 +1,8 @@
 """PMR, prototypical modal rebalance: Fan et al., 'PMR: Prototypical Modal Rebalance for Multimodal Learning', CVPR
 2023.
 
-Before each epoch the prototype of class k in modality m moves to the mean feature of k's clips in a share of the
-training clips, encoded in evaluation mode:
+Before each epoch the prototype of class k in modality m moves to the mean feature of k's samples in a share of the
+training samples, encoded in evaluation mode:
 
     c_mk ← (1 − β) · mean h_m + β · c_mk        at first, and after the first epoch of training, the mean
 
@@ -17,7 +17,7 @@ so that the features of every modality but the best are drawn to the prototypes 
 Deviations:
 - The paper's entropy penalty of the dominant modality, in the first epochs, is not in the released code, and not here.
 - The paper has two modalities, and helps the worse. With more, all that fit worse than the best are helped.
-- A class without a clip in the share keeps its prototype. At first it has none: it gets the mean over all classes.
+- A class without a sample in the share keeps its prototype. At first it has none: it gets the mean over all classes.
 """
 
 import torch

@@ -8,7 +8,7 @@ and F = Σ_{k ≠ m} u_k,
     rectification   CE(f)
 
 each the mean over the batch. In a boosting phase only the encoder of m and its part of the classifier are trained: most
-on the clips that the others get wrong, and close to the modality k of the stage before, of which the first stage has
+on the samples that the others get wrong, and close to the modality k of the stage before, of which the first stage has
 none. The other encoders run in evaluation mode, without gradients. Rectification trains the whole network.
 
 Deviations:

@@ -4,15 +4,15 @@ After the epochs E, 2E, …, counted from 0, at most K times, for each modality 
 and the whole validation split, each number of them scaled to 0 … 1 within the split and grouped by k-means into C
 clusters:
 
-    purity = 1/N Σ_clusters (how many of its clips are of its most frequent class)
+    purity = 1/N Σ_clusters (how many of its samples are of its most frequent class)
     a_m = tanh(λ · |purity_train − purity_val|)
     θ_m ← a_m θ_m⁰ + (1 − a_m) θ_m
 
 for all weights θ_m of m's encoder, θ_m⁰ being those that training started from: what an encoder has learnt for the
-training clips only is taken back in part. In between, training is plain.
+training samples only is taken back in part. In between, training is plain.
 
 Deviations:
-- The gap is that of training and validation clips. A published copy compares with test clips.
+- The gap is that of training and validation samples. A published copy compares with test samples.
 - The clusters are those of one fixed seed, the same again after an interruption.
 
 The running statistics of BatchNorm stay as they are. A mixture of statistics would fit the mixed weights as little, and

@@ -1,12 +1,12 @@
 """Sample-level modality valuation: Wei et al., 'Enhancing Multimodal Cooperation via Sample-level Modality Valuation',
 CVPR 2024.
 
-Before each epoch after the warm-up, for each training clip, with C the modalities that a prediction is made from:
+Before each epoch after the warm-up, for each training sample, with C the modalities that a prediction is made from:
 
     v(C) = |C| where f(C) is right, 0 where it is wrong
     φ_m  = Shapley value of modality m in v                  for two: φ_a = ½ [v(a) + v(av) − v(v)]
 
-A modality that does its share has φ_m = 1. One that contributes less gets extra copies of the clip in which it is
+A modality that does its share has φ_m = 1. One that contributes less gets extra copies of the sample in which it is
 alone, the other modalities being zero:
 
     copies_m = ⌈6 (1 − φ_m) / (M + 1)⌉, at least 0
@@ -14,8 +14,8 @@ alone, the other modalities being zero:
 For two modalities φ is −½, 0, ½, 1 or 1½, and this is the published 3, 2 and 1 copies below −.1, .4 and .9. For more,
 φ reaches from −(M−1)/2 to (M+1)/2; the way from 1 to the least value is divided into thirds, as it is for two.
 
-Deviations: copies are trained on in the step of their clip, whose loss is the mean over all rows, and not spread over
-the epoch: a clip that a step already holds need not be read again. A modality that is absent is zero at the input, as
+Deviations: copies are trained on in the step of their sample, whose loss is the mean over all rows, and not spread over
+the epoch: a sample that a step already holds need not be read again. A modality that is absent is zero at the input, as
 everywhere here, where the published code zeroes its feature: what its encoder makes of nothing is then part of the
 prediction in training as in evaluation. Any number of modalities.
 """

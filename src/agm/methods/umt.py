@@ -4,9 +4,9 @@ The mono-modal concept of each modality, trained before, teaches the encoder its
 
     loss = CE(f) + λ Σ_m mean (h_m − t_m)²
 
-over all entries. A teacher's encoder runs in evaluation mode, on the clips as training gives them, and learns nothing.
-In a late fusion the concept is a network of its own; in the others it is the whole network with the other inputs zero,
-of which only the encoder is needed.
+over all entries. A teacher's encoder runs in evaluation mode, on the samples as training gives them, and learns
+nothing. In a late fusion the concept is a network of its own; in the others it is the whole network with the other
+inputs zero, of which only the encoder is needed.
 
 Deviation: λ = 10 is that of a benchmark of such methods; the paper tunes it for each data set.
 """

@@ -11,15 +11,15 @@ Array = NDArray[Any]
 
 
 def accuracy(scores: Array, labels: Array) -> float:
-    """Share of clips whose highest score is their label's: `[N, C]` and `[N]`."""
+    """Share of samples whose highest score is their label's: `[N, C]` and `[N]`."""
     return float((scores.argmax(axis=1) == labels).mean())
 
 
 def classification_summary(scores: Array, labels: Array, classes: list[str]) -> dict[str, Any]:
     """Accuracy, macro F1, weighted F1 and a table per class, from `[N, C]` scores and `[N]` labels.
 
-    A class without clips or without predictions has precision, recall and F1 of 0; macro F1 is the mean over all
-    classes, weighted F1 that over the clips, each of which counts its class's.
+    A class without samples or without predictions has precision, recall and F1 of 0; macro F1 is the mean over all
+    classes, weighted F1 that over the samples, each of which counts its class's.
     """
     metrics = require("sklearn.metrics", "metrics")
     columns = metrics.precision_recall_fscore_support(

@@ -3,27 +3,27 @@ section 3.3).
 
 The outputs Y of the mono-modal concept are compared with what the joint model's fused feature Z linearly expresses:
 
-    ridge(alpha) from Z to Y, fitted on clips that are not the test's (here: validation)
+    ridge(alpha) from Z to Y, fitted on samples that are not the test's (here: validation)
     on the test split: E = ridge(Z) − Y,  B = N · cov(Y),  d = tr(E B⁺ Eᵀ) / C
 
 The paper's alpha is 120. It acts on Z as it is, so what it means depends on how widely Z is spread: features of a
 small network it shrinks away, and d rises with no competition behind it. Without an alpha it is chosen among
-`PENALTIES` by the leave-one-out error on the clips of the fit, which does not depend on that.
+`PENALTIES` by the leave-one-out error on the samples of the fit, which does not depend on that.
 
 d is about 1 − R² over whitened outputs: 0, the concept is intact inside the joint model (no competition); about 1, no
 better than the mean; more than 1 is possible.
 
-Where B is estimated from N clips, d lies above its value for many: by about (C + 1) / N of it, more with heavy tails.
+Where B is estimated from N samples, d lies above its value for many: by about (C + 1) / N of it, more with heavy tails.
 A bootstrap adds the same bias once more, and its percentile interval lies above the truth (Li et al. give none). The
 jackknife takes the bias away and gives an interval (Busing et al., 'Delete-m jackknife for unequal m', Statistics and
-Computing 1999): with d₋g the value without group g of G, and w_g the group's share of the clips,
+Computing 1999): with d₋g the value without group g of G, and w_g the group's share of the samples,
 
     p_g = (d − (1 − w_g) d₋g) / w_g        corrected d = Σ_g w_g p_g
     variance = 1/G Σ_g w_g / (1 − w_g) (p_g − corrected d)²        and the interval is t of G − 1 degrees of freedom
 
-In simulations, from 10 clips for each class on, the interval of 95 % covers the truth in .92 to 1 of draws of normal
+In simulations, from 10 samples for each class on, the interval of 95 % covers the truth in .92 to 1 of draws of normal
 outputs (.88 to 1 with t tails of 5 and 3 degrees of freedom). Of d = .32 the formula makes .337 for C = 28, N = 402,
-and .355 and .421 with those tails; corrected it is .319, .319 and .349. With fewer clips d comes out too low and the
+and .355 and .421 with those tails; corrected it is .319, .319 and .349. With fewer samples d comes out too low and the
 interval too narrow: .28 for C = 28, N = 100, covering .5.
 """
 
@@ -39,10 +39,10 @@ Array = NDArray[Any]
 
 PENALTIES = np.logspace(-6, 6, 25)
 CLIPS_NEEDED = {"val": 2, "test": 3}
-"""To fit on and to test on: the ridge's penalty is judged by a clip that is left out, and without one of the test clips
-there must be two, to have a covariance."""
+"""To fit on and to test on: the ridge's penalty is judged by a sample that is left out, and without one of the test
+samples there must be two, to have a covariance."""
 GROUPS = 50
-"""Of test clips, each left out once."""
+"""Of test samples, each left out once."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Competition:
 
     Attributes:
         d: corrected for its bias; at least 0.
-        low: lower end of its interval over test clips, at least 0.
+        low: lower end of its interval over test samples, at least 0.
         high: upper end.
         published: d by the paper's formula.
         rank: of B. Below C, a near-singular Y, d must be read with care: for 'no better than the mean' it is rank / C.
@@ -139,10 +139,10 @@ def corrected(
 def jackknife(
     residual: Array, outputs: Array, published: float, generator: np.random.Generator
 ) -> tuple[float, float, int]:
-    """d corrected for its bias, its standard error, and the number of groups of clips."""
-    clips = len(outputs)
-    groups = np.array_split(generator.permutation(clips), min(GROUPS, clips))
-    shares = np.array([len(group) for group in groups]) / clips
+    """d corrected for its bias, its standard error, and the number of groups of samples."""
+    samples = len(outputs)
+    groups = np.array_split(generator.permutation(samples), min(GROUPS, samples))
+    shares = np.array([len(group) for group in groups]) / samples
     without = [strength(np.delete(residual, group, axis=0), np.delete(outputs, group, axis=0))[0] for group in groups]
     values = (published - (1 - shares) * without) / shares
     corrected = shares @ values
@@ -151,7 +151,7 @@ def jackknife(
 
 
 def residuals(fit: tuple[Array, Array], test: tuple[Array, Array], alpha: float | None) -> tuple[Array, float]:
-    """E = ridge(Z) − Y on the test clips, `[N, C]` float64, and the penalty of that ridge."""
+    """E = ridge(Z) − Y on the test samples, `[N, C]` float64, and the penalty of that ridge."""
     linear_model = require("sklearn.linear_model", "metrics")
     ridge = linear_model.RidgeCV(PENALTIES) if alpha is None else linear_model.Ridge(alpha)
     ridge.fit(fit[0].astype(np.float64), fit[1].astype(np.float64))
@@ -161,11 +161,11 @@ def residuals(fit: tuple[Array, Array], test: tuple[Array, Array], alpha: float 
 
 def strength(residual: Array, outputs: Array) -> tuple[float, int]:
     """d = tr(E B⁺ Eᵀ) / C and the rank of B = N · cov(Y), from `[N, C]` residuals and outputs."""
-    clips, classes = outputs.shape
-    scatter = clips * np.cov(outputs, rowvar=False).reshape(classes, classes)
-    # One tolerance for both, so that the rank reported is the rank used. An entry of B is a sum over the clips, and
-    # rounding grows with them: `classes` in place of `clips` takes a constant direction for a real one now and then.
-    tolerance = max(clips, classes) * np.finfo(np.float64).eps
+    samples, classes = outputs.shape
+    scatter = samples * np.cov(outputs, rowvar=False).reshape(classes, classes)
+    # One tolerance for both, so that the rank reported is the rank used. An entry of B is a sum over the samples, and
+    # rounding grows with them: `classes` in place of `samples` takes a constant direction for a real one now and then.
+    tolerance = max(samples, classes) * np.finfo(np.float64).eps
     values, vectors = np.linalg.eigh(scatter)
     kept = values > tolerance * max(values.max(), 0.0)
     whitened = residual @ vectors[:, kept] / np.sqrt(values[kept])

@@ -79,7 +79,7 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], confid
 
 
 def bootstrap_share(right: Array, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Share of right answers of several seeds on the same clips, with a percentile interval.
+    """Share of right answers of several seeds on the same samples, with a percentile interval.
 
     Clips and seeds are both drawn anew in each resample, so the interval is there for a single seed too.
 
@@ -88,12 +88,12 @@ def bootstrap_share(right: Array, confidence: float = 0.95, resamples: int = 200
     """
     generator = np.random.default_rng(seed)
     right = right.astype(np.float64)
-    seeds, clips = right.shape
+    seeds, samples = right.shape
     shares = []
     for _ in range(resamples):
-        # How often each clip is drawn says the same as which ones are, and is a product instead of a copy.
-        often = np.bincount(generator.integers(clips, size=clips), minlength=clips)
-        shares.append((right[generator.integers(seeds, size=seeds)] @ often).mean() / clips)
+        # How often each sample is drawn says the same as which ones are, and is a product instead of a copy.
+        often = np.bincount(generator.integers(samples, size=samples), minlength=samples)
+        shares.append((right[generator.integers(seeds, size=seeds)] @ often).mean() / samples)
     tail = (1 - confidence) / 2
     low, high = np.quantile(shares, [tail, 1 - tail])
     return Interval(float(right.mean()), float(low), float(high), seeds)

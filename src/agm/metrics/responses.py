@@ -1,12 +1,12 @@
-"""Reading a modality's response φ_m: what of it depends on the clip.
+"""Reading a modality's response φ_m: what of it depends on the sample.
 
-φ_m with masked inputs carries a constant per class, which names the same few classes for every clip: its argmax says
-little about the clip. The centred response
+φ_m with masked inputs carries a constant per class, which names the same few classes for every sample: its argmax says
+little about the sample. The centred response
 
     φ_m − mean φ_m + mean f
 
-has the means over clips whose labels nobody looks at (here: validation) in its place. The last term keeps the prior of
-unequal classes, which the first two take away.
+has the means over samples whose labels nobody looks at (here: validation) in its place. The last term keeps the prior
+of unequal classes, which the first two take away.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Centre:
 
     @classmethod
     def of(cls, responses: dict[str, Array], outputs: Array) -> "Centre":
-        """The means over N clips of `[N, C]` responses and outputs."""
+        """The means over N samples of `[N, C]` responses and outputs."""
         means = {name: phi.mean(axis=0, dtype=np.float64) for name, phi in responses.items()}
         return cls(means, outputs.mean(axis=0, dtype=np.float64))
 
@@ -42,9 +42,10 @@ class Centre:
 
 
 def constant_share(phi: Array) -> float:
-    """Share of the spread of φ_m over classes, `[N, C]`, that is the same for every clip: 1 says nothing about clips.
+    """Share of the spread of φ_m over classes, `[N, C]`, that is the same for every sample: 1 says nothing about
+    samples.
 
-    A constant of a clip, which all its classes have, decides no argmax and is taken out first. Of a φ_m without any
+    A constant of a sample, which all its classes have, decides no argmax and is taken out first. Of a φ_m without any
     spread the share is 1.
     """
     spread = phi - phi.mean(axis=1, dtype=np.float64, keepdims=True)

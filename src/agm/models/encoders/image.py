@@ -84,7 +84,7 @@ class ResNet18(OfImages):
 class OverFrames(Encoder):
     """An image encoder applied to every frame, averaged: `[B, frames, C, H, W] → [B, dim]`.
 
-    As a sequence it is every position of every frame, frame by frame, `[B, frames · H · W, dim]`: a clip of one frame
+    As a sequence it is every position of every frame, frame by frame, `[B, frames · H · W, dim]`: a sample of one frame
     would be a single token else, and there are few frames.
     """
 
