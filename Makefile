@@ -54,7 +54,8 @@ lock: install  ## resolve the dependencies of all extras
 	uv pip compile pyproject.toml --all-extras --constraint constraints.txt --python-version 3.11 \
 	  --no-emit-index-url --generate-hashes --no-annotate --output-file requirements.lock
 
-lint: install
+lint: install  ## style, types, and Snakemake's own linter
 	ruff check
 	ruff format --check
+	mypy
 	snakemake --lint

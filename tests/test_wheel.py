@@ -23,9 +23,26 @@ from test_install import declared
 SOURCE = ("pyproject.toml", "README.md", "LICENSE", "src")
 """What a wheel is built from."""
 
-ONE_AGM_STEP = ""
-"""To be written with the public interface of the library: a program that trains a small model by one step of AGM, and
-ends with an error where that goes wrong."""
+ONE_AGM_STEP = """\
+import agm
+import torch
+
+encoders = {"audio": torch.nn.Linear(4, 3), "video": torch.nn.Linear(5, 2)}
+model = agm.Multimodal(encoders, agm.fusion.LateConcat({"audio": 3, "video": 2}, classes=2))
+method = agm.methods.AGM(model, alpha=1.0)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+inputs = {"audio": torch.randn(6, 4), "video": torch.randn(6, 5)}
+labels = torch.tensor([0, 1, 0, 1, 0, 1])
+before = [weight.clone() for weight in model.parameters()]
+for _ in range(2):
+    assert method.step(inputs, labels, optimizer).isfinite()
+assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters()))
+assert agm.modality_responses(model, inputs).shape == (2, 6, 2)
+try:
+    agm.metrics.competition_strength(torch.randn(9, 5), torch.randn(9, 2), torch.randn(9, 5), torch.randn(9, 2))
+except ImportError as error:
+    print(error)
+"""
 
 
 @dataclass(frozen=True)
