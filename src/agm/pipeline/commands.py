@@ -79,6 +79,15 @@ def _datasets(options: Namespace) -> None:
         datasets.describe(options.name, options.overrides)
 
 
+def _methods(options: Namespace) -> None:
+    from agm.pipeline.config import method_help
+
+    if options.name is None:
+        method_help.overview()
+    else:
+        method_help.describe(options.name)
+
+
 def _status(options: Namespace) -> None:
     from agm.pipeline import config
     from agm.pipeline.dag.status import status
@@ -203,6 +212,14 @@ _ALL = (
             Argument("overrides", nargs="*", help="Hydra overrides, such as study=demo methods.agm.alpha=2"),
             Argument("--migrate", nargs="+", metavar="FILE", help="rewrite the old names of keys in these files"),
         ),
+    ),
+    Command(
+        "methods",
+        "study",
+        "list the methods, or show what one does and its parameters",
+        "agm.pipeline.config.method_help",
+        _methods,
+        (Argument("name", nargs="?", help="a method, such as agm; without it, the list"),),
     ),
     Command(
         "status",
