@@ -29,7 +29,7 @@ from agm.pipeline.config.methods import arguments as method_arguments
 from agm.pipeline.io.tensors import Feature
 from agm.pipeline.networks import build_encoder, build_fusion, build_method, seed_for
 from agm.pipeline.runtime.device import environment, prepare_device
-from agm.pipeline.steps.shard.stream import Batch
+from agm.pipeline.steps.shard.stream import StoredBatch
 from agm.pipeline.steps.train.clips import Split
 from agm.pipeline.steps.train.loop import Training
 
@@ -123,7 +123,7 @@ class RandomShards:
         """Number of clips in `split`."""
         return self.counts[split]
 
-    def batches(self, split: str, batch_size: int, *, modalities: list[str], **order: object) -> Iterator[Batch]:
+    def batches(self, split: str, batch_size: int, *, modalities: list[str], **order: object) -> Iterator[StoredBatch]:
         """The clips of `split`, always in the same order."""
         for start in range(0, self.counts[split], batch_size):
             generator = torch.Generator().manual_seed(start)
@@ -133,7 +133,7 @@ class RandomShards:
                 for name in modalities
             }
             labels = torch.tensor(rows) % self.network.classes
-            yield Batch([f"{split}{row}" for row in rows], labels, inputs)
+            yield StoredBatch(inputs, labels, [f"{split}{row}" for row in rows])
 
 
 @dataclass(frozen=True)

@@ -378,12 +378,12 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.function_
 teams = {"ranks": st.integers(1, 5), "skip": st.integers(0, 20)}
 
 
-def parts(shards: Shards, ranks: int, split: str, batch_size: int, **options) -> list[list[stream.Batch]]:
+def parts(shards: Shards, ranks: int, split: str, batch_size: int, **options) -> list[list[stream.StoredBatch]]:
     """For each rank the batches that it yields."""
     return [list(shards.batches(split, batch_size, part=(rank, ranks), **options)) for rank in range(ranks)]
 
 
-def same(one: stream.Batch, other: stream.Batch) -> bool:
+def same(one: stream.StoredBatch, other: stream.StoredBatch) -> bool:
     """Whether two batches have the same clips in the same order, bit for bit."""
     values = ({"label": each.labels, **each.inputs} for each in (one, other))
     kinds = [{name: (x.dtype, x.shape, x.numpy().tobytes()) for name, x in each.items()} for each in values]

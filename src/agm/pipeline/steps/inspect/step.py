@@ -34,7 +34,7 @@ from agm.pipeline.runtime.progress import say, track
 from agm.pipeline.steps.inspect.duplicates import duplicates, findings, summary
 from agm.pipeline.steps.inspect.signature import Signatures, Signer
 from agm.pipeline.steps.inspect.transcript import transcripts
-from agm.pipeline.steps.shard.stream import Batch, Shards
+from agm.pipeline.steps.shard.stream import Shards, StoredBatch
 
 BATCH = 16
 MOST = 12
@@ -157,7 +157,7 @@ def _pass(shards: Shards, signers: Mapping[str, Signer], chosen: set[str]) -> Se
     return seen
 
 
-def _batches(shards: Shards) -> Iterator[tuple[str, Batch]]:
+def _batches(shards: Shards) -> Iterator[tuple[str, StoredBatch]]:
     for split in SPLITS:
         for batch in shards.batches(split, BATCH):
             yield split, batch

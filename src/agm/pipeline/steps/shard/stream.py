@@ -27,18 +27,18 @@ REBUILD = "agm shard"
 
 
 @dataclass(frozen=True)
-class Batch:
-    """B clips.
+class StoredBatch:
+    """B clips as they are stored.
 
     Attributes:
-        clip_ids: their B ids.
-        labels: int64 [B], indexes into `Shards.classes`.
         inputs: for each modality [B, *shape] in the stored type, not normalised.
+        labels: int64 [B], indexes into `Shards.classes`.
+        clip_ids: their B ids.
     """
 
-    clip_ids: list[str]
-    labels: Tensor
     inputs: dict[str, Tensor]
+    labels: Tensor
+    clip_ids: list[str]
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -128,7 +128,7 @@ class Shards:
         skip: int = 0,
         modalities: Sequence[str] | None = None,
         part: tuple[int, int] = (0, 1),
-    ) -> Iterator[Batch]:
+    ) -> Iterator[StoredBatch]:
         """Yield the clips of `split`, `batch_size` at a time; the last batch may be smaller.
 
         Each of several processes yields its part. With `shuffle`, that is its rows, maybe none, of every batch that
@@ -260,7 +260,7 @@ def _own_rows(blocks: list[_Block], rank: int, ranks: int) -> np.ndarray:
     return np.where(own, np.cumsum(own) - 1, -1)
 
 
-def _batches(windows: Iterator[tuple[np.ndarray, _Clips]], batch_size: int) -> Iterator[Batch]:
+def _batches(windows: Iterator[tuple[np.ndarray, _Clips]], batch_size: int) -> Iterator[StoredBatch]:
     """Cut the ordered rows of the windows into batches, which may cross windows."""
     pieces: list[_Clips] = []  # of the batch that is being filled
     filled = 0
@@ -282,7 +282,7 @@ def _batches(windows: Iterator[tuple[np.ndarray, _Clips]], batch_size: int) -> I
         yield _batch(pieces)
 
 
-def _batch(pieces: list[_Clips]) -> Batch:
+def _batch(pieces: list[_Clips]) -> StoredBatch:
     """Join the pieces of one batch; a single piece is not copied again."""
     clip_ids: list[str] = []
     for piece in pieces:
@@ -293,4 +293,4 @@ def _batch(pieces: list[_Clips]) -> Batch:
             column = np.concatenate([piece.columns[name] for piece in pieces])
         inputs[name] = torch.from_numpy(column)
     labels = inputs.pop("label")
-    return Batch(clip_ids, labels, inputs)
+    return StoredBatch(inputs, labels, clip_ids)
