@@ -69,7 +69,7 @@ class Network:
     def of(cls, model: Model) -> "Network":
         """The description of a model."""
         encoders = dict(model.encoders.items())
-        has_weights = {name: any(True for _ in encoder.parameters()) for name, encoder in encoders.items()}
+        has_weights = {name: bool(list(encoder.parameters())) for name, encoder in encoders.items()}
         dims = model.fusion.dims if isinstance(model.fusion, Fusion) else None
         staged = all(hasattr(encoder, "run_stages") for encoder in encoders.values())
         return cls(model.modalities, dims, model.additive, has_weights, staged)

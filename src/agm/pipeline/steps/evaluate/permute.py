@@ -36,7 +36,10 @@ def permuted_accuracy(
         right = _over_the_split(model, predictions, draws, batch_size)
     else:
         right = _within_batches(model, shards, split, draws, batch_size)
-    return {name: [each / len(predictions.labels) for each in counts] for name, counts in right.items()}
+    accuracies = {}
+    for name, counts in right.items():
+        accuracies[name] = [count / len(predictions.labels) for count in counts]
+    return accuracies
 
 
 @torch.no_grad()
@@ -51,10 +54,10 @@ def _over_the_split(model: Multimodal, predictions: Predictions, draws: int, bat
         right[name] = []
         for order in orders:
             mixed = features | {name: features[name][order.to(device)]}
-            logits = [
-                model.fusion({each: h[start : start + batch_size] for each, h in mixed.items()})
-                for start in range(0, len(labels), batch_size)
-            ]
+            logits = []
+            for start in range(0, len(labels), batch_size):
+                batch = {modality: h[start : start + batch_size] for modality, h in mixed.items()}
+                logits.append(model.fusion(batch))
             right[name].append(int((torch.cat(logits).argmax(dim=1) == labels).sum()))
     return right
 

@@ -128,9 +128,9 @@ def _add_modalities(splits: dict[str, dict[str, Any]], found: Forward) -> dict[s
 
 
 def _write_features(target: Path, predictions: dict[str, Predictions]) -> None:
-    tensors = {
-        f"{split}.{name}": feature for split, one in predictions.items() for name, feature in one.features.items()
-    }
+    tensors = {}
+    for split, one in predictions.items():
+        tensors |= {f"{split}.{name}": feature for name, feature in one.features.items()}
     for one in predictions.values():
         tensors |= {f"absent.{name}": feature for name, feature in one.absent.items()}
     with replacing(target) as temporary:
@@ -139,19 +139,18 @@ def _write_features(target: Path, predictions: dict[str, Predictions]) -> None:
 
 
 def _table(predictions: dict[str, Predictions]) -> pl.DataFrame:
-    return pl.concat(
-        pl.DataFrame(
-            {
-                "clip_id": one.clip_ids,
-                "split": [split] * len(one.clip_ids),
-                "label": one.labels,
-                "prediction": one.logits.argmax(axis=1),
-                "logits": one.logits,
-                **{f"phi_{name}": phi for name, phi in one.responses.items()},
-            }
-        )
-        for split, one in predictions.items()
-    )
+    tables = []
+    for split, one in predictions.items():
+        columns = {
+            "clip_id": one.clip_ids,
+            "split": [split] * len(one.clip_ids),
+            "label": one.labels,
+            "prediction": one.logits.argmax(axis=1),
+            "logits": one.logits,
+        }
+        columns |= {f"phi_{name}": phi for name, phi in one.responses.items()}
+        tables.append(pl.DataFrame(columns))
+    return pl.concat(tables)
 
 
 def _no_predictions(shards: Shards, modalities: list[str]) -> pl.DataFrame:

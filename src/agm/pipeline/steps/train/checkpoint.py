@@ -154,9 +154,11 @@ def _set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
 
 def _by_rank(own: dict[str, Tensor]) -> dict[str, Tensor]:
     """What differs from process to process, of all of them: `<name>.<rank>`."""
-    return {
-        f"{name}.{rank}": each for name, value in own.items() for rank, each in enumerate(distributed.gathered(value))
-    }
+    every = {}
+    for name, value in own.items():
+        for rank, of_rank in enumerate(distributed.gathered(value)):
+            every[f"{name}.{rank}"] = of_rank
+    return every
 
 
 def _of_this_rank(every: dict[str, Tensor]) -> dict[str, Tensor]:

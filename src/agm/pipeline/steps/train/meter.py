@@ -59,7 +59,10 @@ class Meter:
     def state(self) -> dict[str, Tensor]:
         """What an interrupted epoch needs to go on, beside `weights`."""
         parts = {"sums": self.sums, "lowest": self.lowest, "highest": self.highest}
-        return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+        state = {}
+        for part, values in parts.items():
+            state |= {f"{part}.{name}": value for name, value in values.items()}
+        return state
 
     def restore(self, state: dict[str, Tensor], weights: dict[str, int]) -> None:
         """Take up what `state` gave."""

@@ -193,12 +193,11 @@ def describe(params: Params, job: Job) -> dict[str, Any]:
 def effective_configuration(params: Params, job: Job) -> dict[str, Any]:
     """Everything that decided the run, with every default spelled out."""
     fusion, name, _ = job.cell
-    blocks = {"encoders": params.encoders, "fusion": params.fusions[fusion], "trainer": params.trainer}
-    if job.step == "train":
-        blocks["method"] = params.methods[name]
-    return {
-        key: {name: each.model_dump() for name, each in block.items()}
-        if isinstance(block, dict)
-        else block.model_dump()
-        for key, block in blocks.items()
+    configuration = {
+        "encoders": {modality: block.model_dump() for modality, block in params.encoders.items()},
+        "fusion": params.fusions[fusion].model_dump(),
+        "trainer": params.trainer.model_dump(),
     }
+    if job.step == "train":
+        configuration["method"] = params.methods[name].model_dump()
+    return configuration
