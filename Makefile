@@ -58,4 +58,5 @@ lint: install  ## style, types, and Snakemake's own linter
 	ruff check
 	ruff format --check
 	mypy
+	lint-imports
 	snakemake --lint
