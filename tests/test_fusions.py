@@ -37,20 +37,13 @@ def sequences(
 ) -> tuple[Multimodal, list[tuple[dict[str, Tensor], Tensor]]]:
     """A model over sequences, each with a transformer or none and so many numbers a step, and three batches for it."""
     torch.manual_seed(0)
-    small = {
-        "dim": 6,
-        "num_heads": 2,
-        "num_layers": 1,
-        "dim_feedforward": 5,
-        "dropout": 0.3,
-        "sequence": block.sequential,
-    }
-    encoders = {
-        name: SequenceTransformer(values, sequence=block.sequential, **small)
-        if transformer
-        else Identity(values, block.sequential)
-        for name, (transformer, values) in modalities.items()
-    }
+    small = {"dim": 6, "num_heads": 2, "num_layers": 1, "dim_feedforward": 5, "dropout": 0.3}
+    encoders = {}
+    for name, (transformer, values) in modalities.items():
+        if transformer:
+            encoders[name] = SequenceTransformer(values, sequence=block.sequential, **small)
+        else:
+            encoders[name] = Identity(values, block.sequential)
     fusion = build_fusion(block, {name: encoder.dim for name, encoder in encoders.items()}, CLASSES)
     model = Multimodal(encoders, fusion).double()
     return model, [sequence_batch(modalities, seed, padded) for seed in range(3)]

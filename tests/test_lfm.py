@@ -85,7 +85,7 @@ class Smooth(Encoder):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.linear, self.dim, self.channels, self.stages = nn.Linear(before, after), after, [], []
+        self.linear, self.dim, self.channels = nn.Linear(before, after), after, []
 
     def forward(self, x):
         return self.linear(x).tanh()

@@ -386,7 +386,7 @@ def batches(loader: Loader, device: torch.device) -> Iterator[Batch]:
 
 def without_autocast(device: str) -> AbstractContextManager[object]:
     """No autocast on this type of device for a while."""
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
 

@@ -310,8 +310,8 @@ def _moved(document: _Document, old: renamed.Path, new: renamed.Path, row: Renam
     depth = len(document.package)
     if new[:depth] != document.package:
         raise ValueError(f"this file is read into {'.'.join(document.package)}")
-    yaml = _round_trip(document)
-    content = yaml.load(document.text)
+    round_trip = _round_trip(document)
+    content = round_trip.load(document.text)
     source = _section(content, old[depth:-1])
     comment = source.ca.items.pop(old[-1], None)
     value = source.pop(old[-1])
@@ -324,7 +324,7 @@ def _moved(document: _Document, old: renamed.Path, new: renamed.Path, row: Renam
     if comment is not None:
         section.ca.items.setdefault(new[-1], comment)
     written = StringIO()
-    yaml.dump(content, written)
+    round_trip.dump(content, written)
     return written.getvalue()
 
 
