@@ -10,6 +10,9 @@ import torch
 
 from forked import Forked
 
+# They are imported by test files, and assert for them.
+pytest.register_assert_rewrite("battery", "tiny")
+
 torch.set_num_threads(1)
 
 LONGEST = (

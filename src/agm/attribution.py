@@ -126,12 +126,16 @@ def absent(model: Model, inputs: Inputs) -> Inputs:
     In evaluation mode the features of one mask are the same for every sample. Not for encoders that see one another:
     there they depend on the other modalities.
     """
-    return model.encode({name: model.masked(name, x) for name, x in inputs.items()})
+    return model.encode({name: model.masked(name, inputs[name]) for name in model.modalities})
 
 
 def _encode_with_masks(model: Model, inputs: Inputs) -> tuple[Inputs, Inputs]:
     """Features of the inputs and of the masks: one pass for both, as in evaluation mode no row sees another."""
-    both = model.encode({name: torch.cat([x, model.masked(name, x)]) for name, x in inputs.items()})
+    stacked = {}
+    for name in model.modalities:
+        x = inputs[name]
+        stacked[name] = torch.cat([x, model.masked(name, x)])
+    both = model.encode(stacked)
     present = {name: h[: len(inputs[name])] for name, h in both.items()}
     nothing = {name: h[len(inputs[name]) :] for name, h in both.items()}
     return present, nothing
@@ -143,9 +147,12 @@ def _masked_passes(model: Model, subsets: Sequence[Coalition], inputs: Inputs, l
         return _no_outputs(like)
     outputs = []
     for subset in subsets:
-        masked = {}
-        for name, x in inputs.items():
-            masked[name] = x if name in subset else model.masked(name, x).expand_as(x)
+        # What a network is given besides the modalities, such as a mask of padding, stays as it is.
+        masked = dict(inputs)
+        for name in model.modalities:
+            if name not in subset:
+                x = inputs[name]
+                masked[name] = model.masked(name, x).expand_as(x)
         outputs.append(model(masked))
     return torch.stack(outputs)
 

@@ -109,6 +109,21 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(outputs, labels, reduction="none")
 
 
+def sample_losses(loss_fn: LossFunction, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of each sample, `[B]`.
+
+    Raises:
+        ValueError: when the function gives something else, such as the mean.
+    """
+    losses = loss_fn(outputs, targets)
+    if losses.shape != outputs.shape[:1]:
+        raise ValueError(
+            f"loss_fn gives the shape {list(losses.shape)}, expected a loss for each sample, [{len(outputs)}]: "
+            "use reduction='none', and the mean over what is left"
+        )
+    return losses
+
+
 def mean_loss(loss_fn: LossFunction, outputs: Tensor, targets: Tensor) -> Tensor:
     """The mean loss, `[]`: its gradients, averaged over the processes, are those of the whole batch's mean.
 
@@ -120,11 +135,11 @@ def mean_loss(loss_fn: LossFunction, outputs: Tensor, targets: Tensor) -> Tensor
     if not initialized():
         if loss_fn is cross_entropy:
             return functional.cross_entropy(outputs, targets)  # one kernel
-        return loss_fn(outputs, targets).mean()
+        return sample_losses(loss_fn, outputs, targets).mean()
     if loss_fn is cross_entropy:
         total = functional.cross_entropy(outputs, targets, reduction="sum")
     else:
-        total = loss_fn(outputs, targets).sum()
+        total = sample_losses(loss_fn, outputs, targets).sum()
     return total * _weight * (world_size() / _samples(len(outputs), outputs.device)).to(total)
 
 
@@ -174,7 +189,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Any number of axes: what this replaces has checked."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not self.training or not initialized():
             return super().forward(x)
         axes = [axis for axis in range(x.ndim) if axis != 1]
         wide = x.to(torch.promote_types(x.dtype, torch.float32))

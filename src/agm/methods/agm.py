@@ -94,7 +94,7 @@ class AGM(Windowed):
 def scores(responses: Tensor, targets: Tensor, loss_fn: LossFunction = cross_entropy) -> Tensor:
     """s_m of every modality: `[M, B, C]` and `[B]` to `[M]` float64."""
     if loss_fn is not cross_entropy:
-        losses = torch.stack([loss_fn(response, targets) for response in responses])
+        losses = torch.stack([distributed.sample_losses(loss_fn, response, targets) for response in responses])
         return distributed.mean(losses.double())
     rows = torch.arange(len(targets), device=targets.device)
     chosen = responses.double().softmax(dim=2)[:, rows, targets]

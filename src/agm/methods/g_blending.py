@@ -25,13 +25,14 @@ Deviations:
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from agm.distributed import LossFunction, cross_entropy
 from agm.methods import PREREQUISITES
-from agm.methods.method import Method, own_classifiers, pooled
+from agm.methods.method import Method, Network, own_classifiers, pooled
 from agm.models.multimodal import Inputs, Model
 
 LEAST_OVERFITTING = 1e-3
@@ -68,6 +69,13 @@ class GBlending(Method):
             shares = blend({name: histories[name] for name in runs})
         self.register_buffer("shares", shares.to(self.device))
         self.heads = own_classifiers(model)
+
+    @classmethod
+    def refusal(cls, network: Network, **arguments: Any) -> str | None:
+        histories, runs = arguments.get("histories"), [*network.modalities, "joint"]
+        if histories is not None and not set(runs) <= set(histories):
+            return f"histories: expected one for each of {runs}, found {list(histories)}"
+        return super().refusal(network, **arguments)
 
     def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
         features = self.model.encode(inputs)

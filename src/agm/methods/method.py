@@ -22,6 +22,7 @@ from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 from torch.amp.grad_scaler import GradScaler
 
 from agm.distributed import LossFunction, cross_entropy, mean_loss
@@ -386,7 +387,7 @@ def batches(loader: Loader, device: torch.device) -> Iterator[Batch]:
 
 def without_autocast(device: str) -> AbstractContextManager[object]:
     """No autocast on this type of device for a while."""
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
 

@@ -57,6 +57,14 @@ class Window:
     first: Epochs = 0
     last: Epochs | None = None
 
+    def __post_init__(self) -> None:
+        for name, annotation in get_type_hints(Window, include_extras=True).items():
+            wrong = problem(getattr(self, name), annotation)
+            if wrong:
+                raise ValueError(f"Window: {name}: {wrong}")
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"Window: last: expected an epoch from first={self.first} on, found {self.last}")
+
     def __contains__(self, epoch: int) -> bool:
         return self.first <= epoch and (self.last is None or epoch <= self.last)
 
@@ -104,22 +112,32 @@ def problem(value: Any, annotation: Any) -> str | None:
                 return f"expected a number {constraint}, found {value!r}"
         return problem(value, kind)
     if origin in (Union, UnionType):
-        problems = [problem(value, option) for option in get_args(annotation)]
-        return None if None in problems else problems[0]
+        options = get_args(annotation)
+        problems = [problem(value, option) for option in options]
+        if None in problems:
+            return None
+        for option, wrong in zip(options, problems, strict=True):
+            # What is wrong in a mapping says more than that a mapping is no number.
+            if get_origin(option) is dict and isinstance(value, Mapping):
+                return wrong
+        return problems[0]
     if origin is Literal:
         options = get_args(annotation)
         return None if value in options else f"expected one of {list(options)}, found {value!r}"
     if origin is dict:
         if not isinstance(value, Mapping):
             return f"expected a mapping, found {value!r}"
-        found = (problem(one, get_args(annotation)[1]) for one in value.values())
-        return next((wrong for wrong in found if wrong), None)
+        for key, one in value.items():
+            wrong = problem(one, get_args(annotation)[1])
+            if wrong:
+                return f"{key}: {wrong}"
+        return None
     if annotation is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return None if is_number else f"expected a number, found {value!r}"
     if annotation is None or annotation is type(None):
         return None if value is None else f"expected None, found {value!r}"
     if isinstance(annotation, type):
-        wrong = not isinstance(value, annotation) or (annotation is int and isinstance(value, bool))
-        return f"expected {annotation.__name__}, found {value!r}" if wrong else None
+        is_one = isinstance(value, annotation) and not (annotation is int and isinstance(value, bool))
+        return None if is_one else f"expected {annotation.__name__}, found {value!r}"
     return None

@@ -142,6 +142,9 @@ def with_copies(model: Model, batch: Batch, rows: list[int], kept: Mapping[str, 
     index = torch.tensor(rows).to(device, non_blocking=True)
     inputs = {}
     for name, x in batch.inputs.items():
+        if name not in kept:
+            inputs[name] = torch.cat([x, x.index_select(0, index)])
+            continue
         absent = ~torch.tensor(kept[name]).to(device, non_blocking=True)
         copied = x.index_select(0, index)
         masked = model.masked(name, copied)

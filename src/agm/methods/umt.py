@@ -12,6 +12,7 @@ Deviation: λ = 10 is that of a benchmark of such methods; the paper tunes it fo
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch.nn.functional import mse_loss
 
 from agm.distributed import LossFunction, cross_entropy
 from agm.methods import PREREQUISITES
-from agm.methods.method import Method
+from agm.methods.method import Method, Network
 from agm.methods.parameters import NonNegative
 from agm.models.multimodal import Inputs, Model
 
@@ -49,7 +50,16 @@ class UMT(Method):
         # A plain dictionary: the teachers are neither trained nor stored with the method.
         self.teachers = {name: teacher.eval() for name, teacher in (teachers or {}).items()}
 
+    @classmethod
+    def refusal(cls, network: Network, **arguments: Any) -> str | None:
+        teachers = arguments.get("teachers")
+        if teachers is not None and set(teachers) != set(network.modalities):
+            return f"teachers: expected one for each of {list(network.modalities)}, found {list(teachers)}"
+        return super().refusal(network, **arguments)
+
     def loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+        if not self.teachers:
+            raise RuntimeError("UMT draws features to those of its teachers: UMT(model, teachers={modality: encoder})")
         features = self.model.encode(inputs)
         lessons = self._lessons(inputs)
         distances = torch.stack([mse_loss(h, lessons[name]) for name, h in features.items()])

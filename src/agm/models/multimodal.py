@@ -21,8 +21,9 @@ Inputs = dict[str, Tensor]
 MaskValue = float | Tensor | Callable[[Tensor], Tensor]
 """What stands in the place of a masked input: a number, a tensor `[…]` of one sample, or a function of the input
 `[B, …]` to `[1, …]` (the same for every sample) or `[B, …]`."""
-Mask = MaskValue | Mapping[str, MaskValue]
-"""One for all modalities, or one per modality; a modality that is not named is masked by zeros."""
+Mask = MaskValue | Mapping[str, MaskValue] | nn.ParameterDict | nn.ModuleDict
+"""One for all modalities, or one per modality; a modality that is not named is masked by zeros. A parameter, a module,
+and those in an `nn.ParameterDict` or `nn.ModuleDict`, are trained with the model."""
 
 
 class Model(nn.Module):
@@ -38,7 +39,8 @@ class Model(nn.Module):
     modalities: list[str]
     encoders: Mapping[str, nn.Module] | nn.ModuleDict
     fusion: nn.Module
-    mask: Mask = 0.0
+    # No default here: it would hide a parameter or a module of that name.
+    mask: Mask
 
     @property
     def factored(self) -> bool:
@@ -72,10 +74,16 @@ class Model(nn.Module):
         """The input of a masked modality, of the type of x `[B, …]`: `[1, …]` where all samples share it, else
         `[B, …]`."""
         value: Any = self.mask
-        if isinstance(value, Mapping):
-            value = value.get(modality, 0.0)
+        if isinstance(value, Mapping | nn.ParameterDict | nn.ModuleDict):
+            # An `nn.ModuleDict` has no `get`.
+            named = dict(value.items())
+            value = named.get(modality, 0.0)
         if callable(value):
-            return value(x)
+            replaced: Tensor = value(x).to(x)
+            if replaced.shape[1:] != x.shape[1:] or len(replaced) not in (1, len(x)):
+                wanted = f"{list(x.shape)}, or {[1, *x.shape[1:]]} for all samples alike"
+                raise ValueError(f"the mask of {modality} has the shape {list(replaced.shape)}, expected {wanted}")
+            return replaced
         if isinstance(value, Tensor):
             return value.to(x).expand(1, *x.shape[1:])
         return torch.full_like(x[:1], value)
@@ -100,6 +108,9 @@ class Multimodal(Model):
 
     def __init__(self, encoders: Mapping[str, nn.Module], fusion: Fusion, *, mask: Mask = 0.0) -> None:
         super().__init__()
+        if not isinstance(fusion, Fusion):
+            kind = type(fusion).__name__
+            raise TypeError(f"expected an agm.fusion.Fusion, found {kind}: subclass it, or use agm.BlackBox")
         if list(encoders) != list(fusion.dims):
             raise ValueError(f"expected an encoder for each of {list(fusion.dims)}, found {list(encoders)}")
         # Not a class attribute: that would hide the module set here later.
@@ -154,8 +165,8 @@ class BlackBox(Model):
             raise ValueError(f"encoders names {unknown}, and the modalities are {list(modalities)}")
         self.modalities = list(modalities)
         self.fusion = _Whole(network, output, unpack)
-        # A plain mapping: its modules are registered in the network already.
-        self.encoders = MappingProxyType(dict(encoders))
+        # A plain dictionary: its modules are registered in the network already.
+        self.encoders = dict(encoders)
         self.mask = mask
 
     def encode(self, inputs: Inputs) -> Inputs:
@@ -207,6 +218,9 @@ class OnlyModality(Model):
     @property
     def modalities(self) -> list[str]:  # type: ignore[override]
         return self.model.modalities
+
+    def masked(self, modality: str, x: Tensor) -> Tensor:
+        return self.model.masked(modality, x)
 
     def encode(self, inputs: Inputs) -> Inputs:
         seen = {}

@@ -109,6 +109,8 @@ def _problems(
         values = arguments(block)
     except ValidationError as error:
         return [f"{'.'.join(map(str, ('methods', key, *one['loc'])))}: {message(one)}" for one in error.errors()]
+    except ValueError as error:
+        return [f"methods.{key}: {error}"]
     if params.trainer.processes > 1 and fusions and not method.data_parallel:
         together = ", ".join(name for name in known if methods.get(name).data_parallel)
         return [f"methods.{key}: trainer.processes may be more than 1 for {together} only, not for {block.name}"]

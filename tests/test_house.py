@@ -1,0 +1,99 @@
+"""The house: the library imports no part of the pipeline, and loads nothing before it is used."""
+
+import subprocess
+import sys
+import textwrap
+
+import grimp
+
+NEVER_AT_IMPORT = (
+    "torch",
+    "numpy",
+    "pyarrow",
+    "polars",
+    "pydantic",
+    "hydra",
+    "omegaconf",
+    "snakemake",
+    "dvc",
+    "sklearn",
+    "scipy",
+    "torchvision",
+    "torchaudio",
+    "transformers",
+    "agm.pipeline",
+)
+"""What `import agm` must not load."""
+OF_THE_PIPELINE = tuple(name for name in NEVER_AT_IMPORT if name not in ("torch", "numpy"))
+"""What the use of the library must not load either: the metrics' functions apart, which need scikit-learn and SciPy."""
+TOUCH_EVERYTHING = """
+    import agm
+    for name in agm.__all__:
+        getattr(agm, name)
+    for module in (agm.methods, agm.fusion, agm.models, agm.models.encoders):
+        for name in module.__all__:
+            getattr(module, name)
+    import agm.attribution, agm.distributed, agm.extras, agm.models.mmtm, agm.models.tokens
+"""
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that a new process has loaded after this code."""
+    script = f"{textwrap.dedent(code)}\nimport sys\nprint(*sorted(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(ran.stdout.split())
+
+
+def test_the_library_imports_no_part_of_the_pipeline() -> None:
+    """Anywhere: at the top of a module, within a function, for a type checker."""
+    graph = grimp.build_graph("agm", exclude_type_checking_imports=False, cache_dir=None)
+    library = [name for name in graph.modules if not name.startswith("agm.pipeline")]
+    assert {"agm", "agm.attribution", "agm.methods.agm", "agm.metrics.competition"} <= set(library)
+    wrong = []
+    for name in library:
+        for imported in graph.find_modules_directly_imported_by(name):
+            if imported.startswith("agm.pipeline"):
+                wrong.append(f"{name} imports {imported}")
+    assert not wrong
+
+
+def test_there_are_pipeline_modules_to_keep_apart() -> None:
+    """The graph sees them: what the test above looks for can be found."""
+    graph = grimp.build_graph("agm", exclude_type_checking_imports=False, cache_dir=None)
+    importers = graph.find_modules_that_directly_import("agm.methods.method")
+    assert any(name.startswith("agm.pipeline") for name in importers)
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    assert not loaded_by("import agm").intersection(NEVER_AT_IMPORT)
+
+
+def test_every_public_name_loads_no_package_of_the_pipeline() -> None:
+    loaded = loaded_by(TOUCH_EVERYTHING)
+    assert "torch" in loaded
+    assert not loaded.intersection(OF_THE_PIPELINE)
+
+
+def test_the_metrics_load_nothing_until_they_are_called() -> None:
+    """Then scikit-learn and SciPy, and nothing of the pipeline."""
+    names = "import agm\nfor name in agm.metrics.__all__:\n    getattr(agm.metrics, name)\n"
+    assert not loaded_by(names).intersection(OF_THE_PIPELINE)
+    numbers = "import numpy as np\nz = np.random.default_rng(0).normal(size=(9, 3))\n"
+    call = f"{numbers}agm.metrics.competition_strength(z, z, z, z)"
+    loaded = loaded_by(names + call)
+    assert {"sklearn", "scipy"} <= loaded
+    # Not pyarrow, which scikit-learn loads where it is installed.
+    assert not loaded.intersection({*OF_THE_PIPELINE} - {"sklearn", "scipy", "pyarrow"})
+
+
+def test_the_whole_library_is_imported_in_little_time() -> None:
+    """Beside torch. Measured: 0.07 s of processor time (docs/library.md); a busy machine may need more."""
+    code = f"""
+        import time
+        import torch, numpy
+        began = time.process_time()
+        {textwrap.indent(textwrap.dedent(TOUCH_EVERYTHING), " " * 8).strip()}
+        print(time.process_time() - began)
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert float(ran.stdout) < 1
