@@ -23,7 +23,7 @@ class Encoder(nn.Module):
     sequence = False
 
     @property
-    def stages(self) -> Sequence[nn.Module]:
+    def stages(self) -> Sequence[nn.Module] | nn.ModuleList:
         """The modules in order."""
         raise NotImplementedError
 

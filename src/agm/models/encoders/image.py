@@ -36,8 +36,8 @@ class Conv(OfImages):
         self.dim = channels[-1]
 
     @property
-    def stages(self) -> list[nn.Module]:
-        return list(cast(nn.ModuleList, self._modules["stages"]))
+    def stages(self) -> nn.ModuleList:
+        return cast(nn.ModuleList, self._modules["stages"])
 
 
 class ResNet18(OfImages):
