@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 NEWEST := .venv-newest
 # Tests that import the library and nothing of agm.pipeline.
-LIBRARY_TESTS := tests/test_battery.py tests/test_masks.py tests/test_competition.py tests/test_intervals.py
+LIBRARY_TESTS := tests/test_battery.py tests/test_library.py tests/test_masks.py tests/test_competition.py tests/test_intervals.py
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

@@ -132,7 +132,7 @@ def test_the_plain_loop_leaves_the_gradients_of_the_pipelines_loop(
     write_shards(Path("data/tiny"))
     Path("params.yaml").write_text(yaml.safe_dump(PARAMS))
     graph = Graph(config.load())
-    trainer = graph.params.trainer.model_copy(update={"clip": None})
+    trainer = graph.params.trainer.model_copy(update={"grad_clip": None})
     params = graph.params.model_copy(update={"trainer": trainer})
     training = train_step.build_training(params, graph.job("train", "late_concat", "agm", 0), torch.device("cpu"))
     whole = copy.deepcopy(training.model)

@@ -25,12 +25,12 @@ NEVER_AT_IMPORT = (
 )
 """What `import agm` must not load."""
 OF_THE_PIPELINE = tuple(name for name in NEVER_AT_IMPORT if name not in ("torch", "numpy"))
-"""What the use of the library must not load either: the metrics' functions apart, which need scikit-learn and SciPy."""
+"""What the names of the library must not load either; a few functions import scikit-learn or SciPy when called."""
 TOUCH_EVERYTHING = """
     import agm
     for name in agm.__all__:
         getattr(agm, name)
-    for module in (agm.methods, agm.fusion, agm.models, agm.models.encoders):
+    for module in (agm.methods, agm.fusion, agm.metrics, agm.models, agm.models.encoders):
         for name in module.__all__:
             getattr(module, name)
     import agm.attribution, agm.distributed, agm.extras, agm.models.mmtm, agm.models.tokens
@@ -72,18 +72,6 @@ def test_every_public_name_loads_no_package_of_the_pipeline() -> None:
     loaded = loaded_by(TOUCH_EVERYTHING)
     assert "torch" in loaded
     assert not loaded.intersection(OF_THE_PIPELINE)
-
-
-def test_the_metrics_load_nothing_until_they_are_called() -> None:
-    """Then scikit-learn and SciPy, and nothing of the pipeline."""
-    names = "import agm\nfor name in agm.metrics.__all__:\n    getattr(agm.metrics, name)\n"
-    assert not loaded_by(names).intersection(OF_THE_PIPELINE)
-    numbers = "import numpy as np\nz = np.random.default_rng(0).normal(size=(9, 3))\n"
-    call = f"{numbers}agm.metrics.competition_strength(z, z, z, z)"
-    loaded = loaded_by(names + call)
-    assert {"sklearn", "scipy"} <= loaded
-    # Not pyarrow, which scikit-learn loads where it is installed.
-    assert not loaded.intersection({*OF_THE_PIPELINE} - {"sklearn", "scipy", "pyarrow"})
 
 
 def test_the_whole_library_is_imported_in_little_time() -> None:
