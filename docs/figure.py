@@ -35,9 +35,8 @@ def placed(panel: Panel, left: int) -> str:
 
 
 def main() -> None:
-    content = config.read()
-    params = config.check(content, config.PARAMS_FILE)
-    study = collect(params, content)
+    params = config.load()
+    study = collect(params)
     results = Results(tidy(study), study)
     panels = phi_panels(study, results, params.study.fusions[0])
     width = len(panels) * (WIDTH + GAP) - GAP
