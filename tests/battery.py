@@ -169,7 +169,7 @@ class MethodBattery:
 
     @numerical
     def test_interrupted_and_resumed_equals_not_interrupted(self, subject: Subject) -> None:
-        """Between epochs, of which there are three, bit for bit."""
+        """Between epochs, after each of them, bit for bit."""
         for fusion in subject.fusions:
             ends = []
             for interrupted in (False, True):
@@ -178,7 +178,7 @@ class MethodBattery:
                 optimizer, data = sgd(method), Data(model, train=8)
                 torch.manual_seed(3)
                 losses = []
-                for epoch in range(3):
+                for epoch in range(subject.case.epochs):
                     if interrupted and epoch > 0:
                         method, optimizer = self._resumed(subject, fusion, self._saved(method, optimizer))
                     losses += train_epoch(method, optimizer, data, epoch)

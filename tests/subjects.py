@@ -35,6 +35,7 @@ class Case:
         not_differentiable: why there are none.
         apart: names of weights whose gradients are no derivative of the loss, by their beginnings.
         in_turn: why the order of the modalities is a part of the method.
+        epochs: after which all its state has been of use.
         align_weights: gives a method the weights of another one that has its modalities in another order, where a
             weight has columns in that order.
         align_epoch: gives it the choices that the other one has made for an epoch.
@@ -50,6 +51,7 @@ class Case:
     not_differentiable: str = ""
     apart: tuple[str, ...] = ()
     in_turn: str = ""
+    epochs: int = 3
     align_weights: Callable[[Method, Method], None] = no_copy
     align_epoch: Callable[[Method, Method], None] = no_copy
 
@@ -98,8 +100,8 @@ CASES = {
     "mmcosine": Case(no_neutral=OWN_NETWORK),
     "mmpareto": Case(no_neutral=UNIMODAL_LOSSES, apart=("encoders.",)),
     "modality_valuation": Case({"warmup": 1, "alpha": 3.0}, {"alpha": 0.0}, neutral_epoch=6),
-    "mses": Case({"patience": 1}, {}, terms=True),
-    "mslr": Case({"coefficients": {"audio": 0.5}}, {"coefficients": None}, terms=True, scaled=True),
+    "mses": Case({"patience": 1}, {}, terms=True, epochs=8),
+    "mslr": Case({"coefficients": {"audio": 0.5}}, {"coefficients": None}, terms=True, scaled=True, epochs=8),
     "ogm": Case(neutral={"alpha": 0.0}, terms=True, scaled=True),
     "ogm_ge": Case(neutral={"window": Window(first=9)}, terms=True, scaled=True),
     "opm": Case({"window": Window(), "share": 1.0}, {"share": 0.0}, terms=True, differentiable={"strength": 0.0}),
@@ -109,7 +111,7 @@ CASES = {
     "sample_valuation": Case({"warmup": 1}, {"warmup": 9}),
     "umt": Case(neutral={"weight": 0.0}),
 }
-"""Of every method of the library."""
+"""What methods of the library want to be known. A new one may do without."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Subject:
     @classmethod
     def named(cls, name: str) -> "Subject":
         """The method of the library of that name."""
-        return cls(methods.get(name), CASES[name])
+        return cls(methods.get(name), CASES.get(name, Case()))
 
     @property
     def staged(self) -> bool:
