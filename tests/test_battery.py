@@ -134,7 +134,7 @@ def test_random_numbers_are_drawn_by_whom_the_page_says() -> None:
         ends = []
         for seed in (0, 1):
             model = subject.network(count=3)
-            method, data = subject.on(model), Data(model)
+            method, data = subject.on(model), Data(model, train=8)
             torch.manual_seed(seed)
             optimizer = sgd(method)
             for epoch in range(3):
