@@ -15,6 +15,7 @@ from agm.models.multimodal import Multimodal
 from agm.pipeline.steps.train.clips import Split
 from networks import small_method
 from reference import SlowAgm
+from tiny import close
 
 
 class Clips:
@@ -53,10 +54,6 @@ def on_model(method: Method, model: Multimodal) -> Method:
 
 def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
-
-
-def close(found: object, wanted: object, tolerance: float = 1e-10) -> None:
-    torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
 
 
 def agm_equals_the_reference(

@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from agm.attribution import evaluating, modality_responses, unimodal_logits
-from by_hand import begin_epoch, close, gradients, on_model, own_logits, softmax, step_of
+from by_hand import begin_epoch, gradients, on_model, own_logits, softmax, step_of
 from networks import CLASSES, FUSIONS, refusal, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

@@ -8,9 +8,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from agm.methods.arl import weights
-from by_hand import close, gradients, on_model, softmax, step_of
+from by_hand import gradients, on_model, softmax, step_of
 from networks import small_batch, small_method, small_model
 from own_outputs import own_outputs
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from agm.methods.cml import rise
-from by_hand import close, gradients, on_model, plain_step, step_of
+from by_hand import gradients, on_model, plain_step, step_of
 from networks import NAMES, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

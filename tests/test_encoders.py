@@ -12,8 +12,8 @@ from agm.pipeline.config import schema
 from agm.pipeline.errors import AgmError
 from agm.pipeline.io.tensors import Feature
 from agm.pipeline.networks import build_encoder
-from by_hand import close
 from plain import attention, linear, normal
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

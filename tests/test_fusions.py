@@ -11,10 +11,11 @@ from agm.models.encoders import Identity, SequenceTransformer
 from agm.models.multimodal import Multimodal
 from agm.pipeline.config import schema
 from agm.pipeline.networks import build_fusion
-from by_hand import agm_equals_the_reference, close, on_model
+from by_hand import agm_equals_the_reference, on_model
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 from plain import attention, both_ways, linear, normal
 from test_synchronisation import Refusing, RefusingConstants
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 
 from agm.methods import GBlending
 from agm.pipeline.errors import AgmError
-from by_hand import close, gradients, softmax, step_of
+from by_hand import gradients, softmax, step_of
 from networks import FUSIONS, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

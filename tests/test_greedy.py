@@ -12,9 +12,10 @@ from agm.methods import Method
 from agm.models.encoders import Conv, Encoder, OverFrames, ResNet18, Transformer
 from agm.models.multimodal import Multimodal
 from agm.pipeline.networks import build_fusion
-from by_hand import Clips, begin_epoch, close, on_model
+from by_hand import Clips, begin_epoch, on_model
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
 from plain import linear
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

@@ -77,5 +77,5 @@ def test_nothing_runs(clone: Clone, edit: str) -> None:
 
 def test_a_change_of_any_name_is_looked_at_first(clone: Clone) -> None:
     clone.run("git", "checkout", "--quiet", "params.yaml")
-    clone.edit("params.yaml", "  - joint\n", "  - joint2\n")
+    clone.edit("params.yaml", "  - joint\n  - agm\n  settings", "  - joint2\n  - agm\n  settings")
     assert "code" in clone.changed()

@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 
 from agm.methods import InfoReg
 from agm.methods.inforeg import growth
-from by_hand import after_pass, close, gradients, on_model, own_logits, own_scores, step_of
+from by_hand import after_pass, gradients, on_model, own_logits, own_scores, step_of
 from networks import refusal, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

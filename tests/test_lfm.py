@@ -14,8 +14,9 @@ from agm.methods.lfm import misalignment, twice_differentiable
 from agm.models.encoders import Encoder
 from agm.models.multimodal import Multimodal
 from agm.pipeline.networks import build_fusion
-from by_hand import Clips, after_pass, begin_epoch, close, gradients, on_model, own_logits, plain_step, softmax, step_of
+from by_hand import Clips, after_pass, begin_epoch, gradients, on_model, own_logits, plain_step, softmax, step_of
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from agm.methods.mbsd import distance
-from by_hand import close, gradients, plain_step, step_of
+from by_hand import gradients, plain_step, step_of
 from networks import small_batch, small_method, small_model
 from own_outputs import own_outputs
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

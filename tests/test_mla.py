@@ -11,9 +11,10 @@ from agm.attribution import modality_responses
 from agm.models.encoders import Conv, Transformer
 from agm.models.multimodal import Multimodal
 from agm.pipeline.networks import build_fusion
-from by_hand import Clips, begin_epoch, close, on_model, softmax
+from by_hand import Clips, begin_epoch, on_model, softmax
 from networks import CLASSES, FUSIONS, NAMES, WithDropout, refusal, small_batch, small_method
 from test_synchronisation import Refusing, RefusingConstants
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

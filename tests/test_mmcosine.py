@@ -8,8 +8,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from agm.attribution import modality_responses, unimodal_logits
-from by_hand import Clips, begin_epoch, close, gradients, step_of
+from by_hand import Clips, begin_epoch, gradients, step_of
 from networks import CLASSES, FUSIONS, refusal, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

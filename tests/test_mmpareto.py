@@ -8,8 +8,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from agm.pipeline.steps.train.loop import compile_parts
-from by_hand import close, gradients, on_model, step_of
+from by_hand import gradients, on_model, step_of
 from networks import small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

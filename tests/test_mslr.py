@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 
 from agm.methods.mslr import validation_scores
 from agm.pipeline.steps.train.clips import Split
-from by_hand import Clips, begin_epoch, close, gradients, on_model, own_logits, plain_step, softmax, step_of
+from by_hand import Clips, begin_epoch, gradients, on_model, own_logits, plain_step, softmax, step_of
 from networks import refusal, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

@@ -11,7 +11,6 @@ from agm.methods.ogm import coefficients, ratios
 from agm.methods.ogm_ge import spreads
 from by_hand import (
     after_pass,
-    close,
     gradients,
     mean_ratios,
     on_model,
@@ -21,6 +20,7 @@ from by_hand import (
     step_of,
 )
 from networks import FUSIONS, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

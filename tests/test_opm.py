@@ -10,8 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from agm.methods.ogm import ratios
 from agm.methods.opm import dropped, probabilities
-from by_hand import after_pass, close, gradients, mean_ratios, own_logits, own_scores, plain_step, step_of
+from by_hand import after_pass, gradients, mean_ratios, own_logits, own_scores, plain_step, step_of
 from networks import FUSIONS, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

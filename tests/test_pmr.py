@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from by_hand import Clips, begin_epoch, close, gradients, on_model, plain_step, softmax, step_of
+from by_hand import Clips, begin_epoch, gradients, on_model, plain_step, softmax, step_of
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

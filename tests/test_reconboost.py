@@ -9,8 +9,9 @@ import torch
 from agm.methods.method import Batch
 from agm.pipeline.config import schema
 from agm.pipeline.steps.train.loop import Training
-from by_hand import begin_epoch, close, on_model, plain_step, softmax
+from by_hand import begin_epoch, on_model, plain_step, softmax
 from networks import CLASSES, FUSIONS, refusal, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

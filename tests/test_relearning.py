@@ -13,8 +13,9 @@ from agm.methods.method import Batch
 from agm.methods.relearning import purity
 from agm.pipeline.config import schema
 from agm.pipeline.steps.train.loop import Training
-from by_hand import Clips, begin_epoch, close, gradients, on_model, plain_step, step_of
+from by_hand import Clips, begin_epoch, gradients, on_model, plain_step, step_of
 from networks import CLASSES, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

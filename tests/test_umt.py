@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 from agm.methods import UMT
 from agm.models.multimodal import Multimodal, OnlyModality
 from agm.pipeline.networks import build_fusion
-from by_hand import close, gradients, on_model, plain_step, step_of
+from by_hand import gradients, on_model, plain_step, step_of
 from networks import CLASSES, FUSIONS, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

@@ -16,8 +16,9 @@ from agm.methods.sample_valuation import copies
 from agm.models.encoders import Conv, Transformer
 from agm.models.multimodal import Multimodal
 from agm.pipeline.networks import build_fusion
-from by_hand import begin_epoch, close, gradients
+from by_hand import begin_epoch, gradients
 from networks import CLASSES, FUSIONS, NAMES, small_batch, small_method, small_model
+from tiny import close
 
 pytestmark = pytest.mark.numerical
 

@@ -101,9 +101,8 @@ class ReconBoost(Method):
         others = {}
         for name in self.modalities:
             if name != self.modality:
-                others[name] = logits_of(self.model, name, inputs)
-        feature = self.model.encoders[self.modality](inputs[self.modality])
-        own = linear(feature, self.additive.weights()[self.modality], self.additive.biases()[self.modality])
+                others[name] = constant_logits_of(self.model, name, inputs)
+        own = logits_of(self.model, self.modality, inputs)
         # Float32 at least, whatever the autocast.
         own = own.to(torch.promote_types(own.dtype, torch.float32))
         joint = sum(others.values(), torch.zeros_like(own))
@@ -116,12 +115,17 @@ class ReconBoost(Method):
         return loss
 
 
-@torch.no_grad()
 def logits_of(model: Model, name: str, inputs: Inputs) -> Tensor:
-    """u of one modality in evaluation mode, `[B, C]`."""
-    encoder, fusion = model.encoders[name], cast(Additive, model.fusion)
-    with evaluating(encoder):
-        return linear(encoder(inputs[name]), fusion.weights()[name], fusion.biases()[name])
+    """u of one modality, `[B, C]`."""
+    fusion = cast(Additive, model.fusion)
+    return linear(model.encoders[name](inputs[name]), fusion.weights()[name], fusion.biases()[name])
+
+
+@torch.no_grad()
+def constant_logits_of(model: Model, name: str, inputs: Inputs) -> Tensor:
+    """The same in evaluation mode and without gradients."""
+    with evaluating(model.encoders[name]):
+        return logits_of(model, name, inputs)
 
 
 def of_others(fusion: Additive, modality: str) -> list[Tensor]:

@@ -8,9 +8,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from agm.methods import PREREQUISITES
 from agm.pipeline.config.load import PARAMS_FILE, check, parse
 from agm.pipeline.config.overrides import check_form, composed, mistake, readable
+from agm.pipeline.config.schema.params import lists_of_methods
 from agm.pipeline.errors import AgmError
 from agm.pipeline.io.files import replacing
 
@@ -39,7 +39,8 @@ def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GRO
     try:
         content = composed(given, groups)
         OmegaConf.resolve(content)
-        OmegaConf.update(content, "dvc", _lists(content), force_add=True)
+        names = {name: block.get("name") for name, block in content.methods.items() if isinstance(block, Mapping)}
+        OmegaConf.update(content, "dvc", lists_of_methods(content.study.methods, names), force_add=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: an integer of 5,000 digits
         raise mistake(given, groups, error) from None
     text = OmegaConf.to_yaml(content)
@@ -50,16 +51,6 @@ def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GRO
     foresee(params.dataset)
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _lists(content: Any) -> dict[str, list[str]]:
-    """`dvc`: the methods of the study, those that read finished runs apart."""
-    lists: dict[str, list[str]] = {"methods": [], "methods_after_runs": []}
-    for name in content.study.methods:
-        block = content.methods.get(name) or {}
-        reads_runs = isinstance(block, Mapping) and block.get("name") in PREREQUISITES
-        lists["methods_after_runs" if reads_runs else "methods"].append(name)
-    return lists
 
 
 def _check_settings(settings: dict[str, Any], groups: Path, said: str) -> None:

@@ -1,7 +1,7 @@
 """The whole of `params.yaml`, and what must fit together in it."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Any, get_args
 
@@ -31,6 +31,19 @@ def _without_modality(content: dict[str, Any], modalities: Collection[str]) -> l
                     f"only {', '.join(modalities)}; without that modality take this out too: ~{section}.{name}"
                 )
     return problems
+
+
+def lists_of_methods(chosen: Iterable[str], names: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The block `dvc`: the methods of a study, those that read finished runs apart.
+
+    Args:
+        chosen: `study.methods`.
+        names: for each key of `methods` its `name`, that of a method of the library.
+    """
+    lists: dict[str, list[str]] = {"methods": [], "methods_after_runs": []}
+    for key in chosen:
+        lists["methods_after_runs" if names.get(key) in PREREQUISITES else "methods"].append(key)
+    return lists
 
 
 class Params(Block):
@@ -98,10 +111,7 @@ class Params(Block):
         if not self.study.methods:
             problems.append("study.methods: there is none; 'joint' is what the others are compared with")
         joint = self.methods.get("joint")
-        lists = {
-            "methods": [name for name in self.study.methods if not self.reads_runs(name)],
-            "methods_after_runs": [name for name in self.study.methods if self.reads_runs(name)],
-        }
+        lists = lists_of_methods(self.study.methods, {name: block.name for name, block in self.methods.items()})
         readers = lists["methods_after_runs"]
         if readers and ("joint" not in self.study.methods or joint is None or joint.name != "joint"):
             problems.append(f"study.methods: {readers} read the run of plain joint training; add method 'joint'")
