@@ -55,9 +55,9 @@ def gathered(own: Tensor) -> list[Tensor]:
     """A tensor of every process, by rank; all are of one shape."""
     if not initialized():
         return [own]
-    found = [torch.empty_like(own) for _ in range(world_size())]
-    dist.all_gather(found, own)
-    return found
+    tensors = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(tensors, own)
+    return tensors
 
 
 def summed(value: Tensor) -> Tensor:

@@ -140,10 +140,10 @@ def leads(score: Tensor) -> Tensor:
 
 def squared(encoder: nn.Module, like: Tensor) -> Tensor:
     """‖∇θ‖² over all weights of an encoder, a scalar of the type and on the device of `like`."""
-    found = gradients(encoder.parameters())
-    if not found:
+    grads = gradients(encoder.parameters())
+    if not grads:
         return like.new_zeros(())
-    return torch.stack(torch._foreach_norm(found)).to(like.dtype).square().sum()
+    return torch.stack(torch._foreach_norm(grads)).to(like.dtype).square().sum()
 
 
 @torch.no_grad()

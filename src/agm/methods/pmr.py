@@ -107,7 +107,7 @@ class PMR(Windowed):
         score = label_scores(similarity.detach(), targets)
         weight = self.alpha * (score < score.amax()).to(score.dtype)
         self.report(score=score, weight=weight)
-        own = torch.stack([self.mean_loss(each, targets) for each in similarity])
+        own = torch.stack([self.mean_loss(logits, targets) for logits in similarity])
         return self.mean_loss(self.model.fusion(features), targets) + (weight.to(own.dtype) * own).sum()
 
     def _similarity(self, name: str, feature: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ def corrected(
     """d corrected for its bias, and the ends of its interval; like what they estimate, never negative."""
     d, error, groups = jackknife(residual, outputs, published, generator)
     half = error * require("scipy.stats", "metrics").t.ppf((1 + confidence) / 2, groups - 1)
-    d, low, high = (max(float(each), 0.0) for each in (d, d - half, d + half))
+    d, low, high = (max(float(value), 0.0) for value in (d, d - half, d + half))
     return d, low, high
 
 

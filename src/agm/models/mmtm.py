@@ -72,7 +72,9 @@ class Exchange(nn.Module):
         super().__init__()
         self.levels = nn.ModuleList()
         for level in range(stages):
-            channels = {name: each.channels[-1 - level] for name, each in encoders.items() if len(each.stages) > level}
+            channels = {
+                name: encoder.channels[-1 - level] for name, encoder in encoders.items() if len(encoder.stages) > level
+            }
             if len(channels) > 1:
                 self.levels.append(MMTM(channels, ratio))
         self.averaged: dict[str, Tensor] = {}

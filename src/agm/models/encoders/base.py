@@ -59,10 +59,10 @@ def initialise(module: nn.Module) -> None:
     It makes every bias zero. Not for post-norm transformer layers: there an input of zeros would stay exactly zero,
     and each LayerNorm would multiply its gradient by 1/√ε = 316.
     """
-    for each in module.modules():
-        if isinstance(each, nn.Linear):
-            nn.init.xavier_normal_(each.weight)
-            if each.bias is not None:
-                nn.init.zeros_(each.bias)
-        elif isinstance(each, nn.Conv1d | nn.Conv2d):
-            nn.init.kaiming_uniform_(each.weight, mode="fan_out", nonlinearity="relu")
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.Conv1d | nn.Conv2d):
+            nn.init.kaiming_uniform_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -35,7 +35,7 @@ def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GRO
     if not (groups / "config.yaml").exists():
         raise AgmError("There are no Hydra groups", where=groups.absolute(), fix="run from the project's root")
     check_form(overrides, groups)
-    given = [readable(each) for each in overrides]
+    given = [readable(override) for override in overrides]
     try:
         content = composed(given, groups)
         OmegaConf.resolve(content)

@@ -136,7 +136,7 @@ def _key(location: tuple[int | str, ...]) -> str:
     """The key's full name: pydantic's location less the tag that it adds behind a choice of blocks."""
     if len(location) > 2 and (location[0] in TAGGED or location[:2] in TAGGED):
         location = location[:2] + location[3:]
-    return ".".join(str(each) for each in location if each != KEY) or "params.yaml"
+    return ".".join(str(part) for part in location if part != KEY) or "params.yaml"
 
 
 def message(error: Any) -> str:
@@ -149,5 +149,5 @@ def message(error: Any) -> str:
         tag, known = error["ctx"]["tag"], error["ctx"]["expected_tags"]
         alike = meant(tag, known.replace("'", "").split(", "))
         return f"there is no {tag!r}{alike}; there are {known}"
-    found = repr(error["input"])
-    return f"{error['msg']} (found {found if len(found) <= LONGEST_SHOWN else f'{found[:LONGEST_SHOWN]}…'})"
+    value = repr(error["input"])
+    return f"{error['msg']} (found {value if len(value) <= LONGEST_SHOWN else f'{value[:LONGEST_SHOWN]}…'})"

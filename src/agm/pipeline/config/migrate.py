@@ -190,10 +190,10 @@ def _package(text: str, path: Path) -> renamed.Path:
 def _data_set(content: Any, path: Path) -> Any:
     """The content of the data set's file that the defaults of a group's file name, or None."""
     defaults = content.get("defaults") if isinstance(content, Mapping) else None
-    for each in defaults if isinstance(defaults, list) else ():
-        if not isinstance(each, Mapping):
+    for default in defaults if isinstance(defaults, list) else ():
+        if not isinstance(default, Mapping):
             continue
-        for group, name in each.items():
+        for group, name in default.items():
             # As in `override /dataset: dial`.
             if str(group).split()[-1].strip("/") != "dataset":
                 continue
@@ -242,8 +242,8 @@ def _package_renamed(document: _Document) -> tuple[str, str] | None:
         places.append(header.span(2))
     for entry in document.entries:
         if entry.path[-1] == "defaults" and isinstance(entry.value, SequenceNode):
-            for each in entry.value.value:
-                for group, _ in each.value if isinstance(each, MappingNode) else ():
+            for default in entry.value.value:
+                for group, _ in default.value if isinstance(default, MappingNode) else ():
                     at = PACKAGE.search(document.text, group.start_mark.index, group.end_mark.index)
                     if at is not None:
                         places.append(at.span(1))
@@ -259,8 +259,8 @@ def _reference_renamed(document: _Document) -> tuple[str, str] | None:
     """Rename the first reference to an old key."""
     for section, node in _scalars(document.root, document.package):
         start, end = node.start_mark.index, node.end_mark.index
-        for found in REFERENCE.finditer(document.text, start, end):
-            _, dots, key = found.groups()
+        for match in REFERENCE.finditer(document.text, start, end):
+            _, dots, key = match.groups()
             names = tuple(key.strip(".").split("."))
             # One dot is the section that the value is in, each further dot the one above.
             above = section[: len(section) + 1 - len(dots)] if dots else ()
@@ -268,7 +268,7 @@ def _reference_renamed(document: _Document) -> tuple[str, str] | None:
             if new is None or " or " in new:
                 continue
             short = new.split(".")[len(above) :] if dots else new.split(".")
-            text = document.text[: found.start(3)] + ".".join(short) + document.text[found.end(3) :]
+            text = document.text[: match.start(3)] + ".".join(short) + document.text[match.end(3) :]
             return text, f"the reference {dots}{key} is now {dots}{'.'.join(short)}"
     return None
 
@@ -354,9 +354,9 @@ def _merged(there: Any, moved: Any, key: str) -> Any:
             there[name] = _merged(there[name], value, f"{key}.{name}") if name in there else value
         return there
     if isinstance(there, list) and isinstance(moved, list):
-        for each in moved:
-            if each not in there:
-                there.append(each)
+        for item in moved:
+            if item not in there:
+                there.append(item)
         return there
     raise ValueError(f"{key} is there already, with {there} where the old key has {moved}; take one out")
 

@@ -32,7 +32,7 @@ def readable(override: str) -> str:
     except HydraException:
         pass
     # In quotes a quote is written \', and backslashes count only before one.
-    quoted = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and r"\'"), value)
+    quoted = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + (match[2] and r"\'"), value)
     return f"{key}='{quoted}'"
 
 
@@ -80,21 +80,21 @@ def mistake(overrides: Sequence[str], groups: Path, error: Exception) -> AgmErro
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except (HydraException, ValueError) as unreadable:
         return AgmError(f"Hydra cannot read this: {unreadable}", where=where, fix=FIX)
-    choices = [each for each in parsed if (groups / each.key_or_group).is_dir()]
-    for each in choices:
-        if said := _unknown_file(each, groups):
-            return AgmError(said, where=where, fix=f"choose one of the files in {groups / each.key_or_group}")
+    choices = [override for override in parsed if (groups / override.key_or_group).is_dir()]
+    for choice in choices:
+        if said := _unknown_file(choice, groups):
+            return AgmError(said, where=where, fix=f"choose one of the files in {groups / choice.key_or_group}")
     # The parameters that there are, with these files: an override of the package encoders.video needs that modality.
-    whole = [each.input_line for each in choices if each.package is None]
+    whole = [choice.input_line for choice in choices if choice.package is None]
     try:
         content = OmegaConf.to_container(composed(whole, groups))
     except HydraException:
         content = {}
-    for each in parsed:
-        if said := _renamed(each.key_or_group, content):
+    for override in parsed:
+        if said := _renamed(override.key_or_group, content):
             return AgmError(said, where=where, fix=renamed.HOW)
-    for each in parsed if content else ():
-        if said := _unknown_key(each, content, groups):
+    for override in parsed if content else ():
+        if said := _unknown_key(override, content, groups):
             return AgmError(said, where=where, fix="a parameter that the groups do not write is added by +KEY=VALUE")
     if said := _renamed_reference(error, content):
         return AgmError(said, where=where, fix=renamed.HOW)
@@ -140,7 +140,7 @@ def _unknown_key(override: Any, content: dict[str, Any], groups: Path) -> str | 
         known = list(place) if isinstance(place, dict) else []
         if name not in known:
             if "." not in key:
-                known += [each.name for each in groups.iterdir() if each.is_dir()]
+                known += [folder.name for folder in groups.iterdir() if folder.is_dir()]
             return f"There is no parameter {path}{name}{meant(name, known, path)}"
         path += f"{name}."
         place = place[name]

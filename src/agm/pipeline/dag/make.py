@@ -65,7 +65,7 @@ def _jobs(graph: Graph, step: str, cell: tuple[str, ...]) -> list[Job]:
     jobs = [job for job in graph.jobs if job.step == step and job.cell[: len(cell)] == cell]
     if jobs:
         return jobs
-    known = "\n".join(f"         {' '.join(each)}" for each in graph.cells(step)) or "         (none)"
+    known = "\n".join(f"         {' '.join(arguments)}" for arguments in graph.cells(step)) or "         (none)"
     raise AgmError(
         f"The study has no such job: {step} {' '.join(cell)}", where=config.PARAMS_FILE, fix=f"there are:\n{known}"
     )

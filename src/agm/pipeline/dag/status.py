@@ -82,7 +82,7 @@ class Status:
 
     def count(self, state: str, step: str | None = None) -> int:
         """How many jobs, of one step or of all, are in a state."""
-        return sum(each.state == state and step in (None, each.job.step) for each in self.jobs)
+        return sum(job_state.state == state and step in (None, job_state.job.step) for job_state in self.jobs)
 
 
 def status(params: Params, as_json: bool) -> None:
@@ -91,11 +91,11 @@ def status(params: Params, as_json: bool) -> None:
     Args:
         as_json: every job, for programs.
     """
-    found = gather(params)
+    study_status = gather(params)
     if as_json:
-        show(json.dumps(_plain(found), indent=2))
+        show(json.dumps(_plain(study_status), indent=2))
     else:
-        show("\n".join(_text(found)))
+        show("\n".join(_text(study_status)))
 
 
 # --- what is known ---
@@ -132,9 +132,9 @@ def _large_annotations(graph: Graph) -> tuple[provenance.Checksums, list[str]]:
 
 def _is_large(path: Path) -> bool:
     size = 0
-    for each in path.rglob("*") if path.is_dir() else [path]:
-        if each.is_file():
-            size += each.stat().st_size
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            size += file.stat().st_size
         if size > LARGE:
             return True
     return False
@@ -147,22 +147,22 @@ def _state(job: Job, wanted: dict[str, Any], above: list[JobState]) -> JobState:
         wanted: what it would be made from now.
         above: the states of the jobs whose results it reads.
     """
-    found = _own_state(job, wanted)
-    causes = [each for each in above if each.state in (RUNNING, OUTDATED, MISSING)]
-    if found.state == FAILED and not causes:
+    job_state = _own_state(job, wanted)
+    causes = [cause for cause in above if cause.state in (RUNNING, OUTDATED, MISSING)]
+    if job_state.state == FAILED and not causes:
         # A run that reads others fails where one of them failed.
-        causes = [each for each in above if each.state == FAILED]
-    elif found.state in (OUTDATED, MISSING):
+        causes = [cause for cause in above if cause.state == FAILED]
+    elif job_state.state in (OUTDATED, MISSING):
         kept = store.has(job, wanted)
         resumes = job.step in TRAINING and unfinished.resumable(job, wanted)
-        found = replace(found, kept=kept, resumes=resumes)
-    if causes and _follows(found, wanted, causes):
-        found = _follower(found, causes)
+        job_state = replace(job_state, kept=kept, resumes=resumes)
+    if causes and _follows(job_state, wanted, causes):
+        job_state = _follower(job_state, causes)
     holder = held_by(job.step, *job.cell)
     # A process also takes the lock only to find that the result is up to date.
-    if holder is not None and found.state in (OUTDATED, MISSING):
+    if holder is not None and job_state.state in (OUTDATED, MISSING):
         return JobState(job, RUNNING, " ".join(f"now{holder}".split()))
-    return found
+    return job_state
 
 
 def _own_state(job: Job, wanted: dict[str, Any]) -> JobState:
@@ -181,27 +181,27 @@ def _own_state(job: Job, wanted: dict[str, Any]) -> JobState:
     return JobState(job, DONE)
 
 
-def _follows(found: JobState, wanted: dict[str, Any], causes: list[JobState]) -> bool:
+def _follows(job_state: JobState, wanted: dict[str, Any], causes: list[JobState]) -> bool:
     """Whether the state of a job comes from the jobs before it, and has no cause of its own."""
-    if found.state != OUTDATED or found.reason in {each.reason for each in causes}:
+    if job_state.state != OUTDATED or job_state.reason in {cause.reason for cause in causes}:
         return True
-    record = provenance.recorded(found.job)
+    record = provenance.recorded(job_state.job)
     if record is None:
         return False
     # With the inputs of then, would it still be out of date?
     as_then = {**wanted, "inputs": record["made_from"].get("inputs")}
-    return provenance.difference(record["made_from"], as_then, found.job.step) is None
+    return provenance.difference(record["made_from"], as_then, job_state.job.step) is None
 
 
-def _follower(found: JobState, causes: Iterable[JobState]) -> JobState:
+def _follower(job_state: JobState, causes: Iterable[JobState]) -> JobState:
     """The state of a job that waits for others."""
     first: dict[str, None] = {}
-    for each in causes:
-        first |= dict.fromkeys(each.follows or (each.job.command,))
+    for cause in causes:
+        first |= dict.fromkeys(cause.follows or (cause.job.command,))
     # What is there will be looked at again; of a run that failed with another one, nothing will.
-    again = found.state == DONE or (found.state == FAILED and all(each.state != FAILED for each in causes))
-    state = OUTDATED if again else found.state
-    return replace(found, state=state, reason=_after(list(first)), follows=tuple(first))
+    again = job_state.state == DONE or (job_state.state == FAILED and all(cause.state != FAILED for cause in causes))
+    state = OUTDATED if again else job_state.state
+    return replace(job_state, state=state, reason=_after(list(first)), follows=tuple(first))
 
 
 def _after(commands: list[str]) -> str:
@@ -212,102 +212,103 @@ def _after(commands: list[str]) -> str:
 # --- as text ---
 
 
-def _text(found: Status) -> Iterator[str]:
+def _text(study_status: Status) -> Iterator[str]:
     """The status for a person, line by line."""
-    yield f"study {found.study}, data set {found.dataset}: {found.count(DONE)} of {len(found.jobs)} jobs are done"
+    done, total = study_status.count(DONE), len(study_status.jobs)
+    yield f"study {study_status.study}, data set {study_status.dataset}: {done} of {total} jobs are done"
     yield ""
-    yield from _table(found)
-    groups = _groups(found)
+    yield from _table(study_status)
+    groups = _groups(study_status)
     if groups:
         yield ""
         yield "needs attention:"
     for (state, reason), several in groups[:LINES]:
         more = f" and {len(several) - 1} more" if len(several) > 1 else ""
-        yield f"  {state:11}  `{several[0].job.command}`{more}: {reason}{_followers(found, several)}"
+        yield f"  {state:11}  `{several[0].job.command}`{more}: {reason}{_followers(study_status, several)}"
     if len(groups) > LINES:
         yield f"  … and {len(groups) - LINES} more lines: see --json"
     yield ""
-    yield from found.notes
-    yield from _advice(found)
+    yield from study_status.notes
+    yield from _advice(study_status)
 
 
-def _table(found: Status) -> Iterator[str]:
+def _table(study_status: Status) -> Iterator[str]:
     """A row of counts for each step."""
-    steps = list(dict.fromkeys(each.job.step for each in found.jobs))
+    steps = list(dict.fromkeys(job_state.job.step for job_state in study_status.jobs))
     width = max(map(len, steps))
     yield "  ".join([" " * width, *STATES])
     for step in steps:
         cells = []
         for state in STATES:
-            count = found.count(state, step)
+            count = study_status.count(state, step)
             cells.append((str(count) if count else "–").rjust(len(state)))
         yield "  ".join([step.replace("_", "-").ljust(width), *cells])
 
 
-def _groups(found: Status) -> list[tuple[tuple[str, str], list[JobState]]]:
+def _groups(study_status: Status) -> list[tuple[tuple[str, str], list[JobState]]]:
     """The jobs whose state has a cause of its own, by that cause."""
     groups: dict[tuple[str, str], list[JobState]] = {}
     for state in ATTENTION:
-        for each in found.jobs:
-            if each.state == state and not each.follows:
-                groups.setdefault((state, _reason(each)), []).append(each)
+        for job_state in study_status.jobs:
+            if job_state.state == state and not job_state.follows:
+                groups.setdefault((state, _reason(job_state)), []).append(job_state)
     return list(groups.items())
 
 
-def _reason(each: JobState) -> str:
+def _reason(job_state: JobState) -> str:
     """Why a job is not done, and what spares work when it is made."""
-    if each.kept:
-        return f"{each.reason}; the result asked for is in {store.STORE}, and is taken back"
-    if each.resumes:
-        return f"{each.reason}; it goes on from its checkpoint"
-    return each.reason
+    if job_state.kept:
+        return f"{job_state.reason}; the result asked for is in {store.STORE}, and is taken back"
+    if job_state.resumes:
+        return f"{job_state.reason}; it goes on from its checkpoint"
+    return job_state.reason
 
 
-def _followers(found: Status, causes: list[JobState]) -> str:
+def _followers(study_status: Status, causes: list[JobState]) -> str:
     """How many jobs follow from `causes`, in words."""
-    commands = {each.job.command for each in causes}
-    count = sum(not commands.isdisjoint(each.follows) for each in found.jobs)
+    commands = {cause.job.command for cause in causes}
+    count = sum(not commands.isdisjoint(job_state.follows) for job_state in study_status.jobs)
     if not count:
         return ""
     return f" ({count} {'job follows' if count == 1 else 'jobs follow'} from it)"
 
 
-def _advice(found: Status) -> Iterator[str]:
+def _advice(study_status: Status) -> Iterator[str]:
     """What to do next."""
-    if found.count(RUNNING):
+    if study_status.count(RUNNING):
         return
-    if found.count(OUTDATED) or found.count(MISSING):
+    if study_status.count(OUTDATED) or study_status.count(MISSING):
         yield "`snakemake` or `dvc repro` makes what is out of date or missing"
     else:
         yield "all results are up to date, as far as no raw file has changed (`agm check`): see reports/index.html"
-    if found.count(FAILED):
+    if study_status.count(FAILED):
         yield "reports/index.html says what to do about failed runs"
 
 
 # --- for programs ---
 
 
-def _plain(found: Status) -> dict[str, Any]:
+def _plain(study_status: Status) -> dict[str, Any]:
     """The status in plain values."""
-    counts = Counter(each.state for each in found.jobs)
+    counts = Counter(job_state.state for job_state in study_status.jobs)
     jobs = []
-    for each in found.jobs:
+    for job_state in study_status.jobs:
         jobs.append(
             {
-                "command": each.job.command,
-                "step": each.job.step,
-                "cell": list(each.job.cell),
-                "state": each.state,
-                "reason": each.reason or None,
-                "follows": list(each.follows),
-                "kept": each.kept,
-                "resumes": each.resumes,
+                "command": job_state.job.command,
+                "step": job_state.job.step,
+                "cell": list(job_state.job.cell),
+                "state": job_state.state,
+                "reason": job_state.reason or None,
+                "follows": list(job_state.follows),
+                "kept": job_state.kept,
+                "resumes": job_state.resumes,
             }
         )
     return {
-        "study": found.study,
-        "dataset": found.dataset,
+        "study": study_status.study,
+        "dataset": study_status.dataset,
         "counts": {state: counts[state] for state in STATES},
         "jobs": jobs,
-        "notes": list(found.notes),
+        "notes": list(study_status.notes),
     }

@@ -112,7 +112,7 @@ class Psp(FusionBlock):
     def refusal(self, features: dict[str, Features], dims: dict[str, int]) -> str | None:
         if len(features) != 2:
             return f"expected exactly two modalities, found {list(features)}"
-        steps = {each.steps if isinstance(each, SequenceFeatures) else None for each in features.values()}
+        steps = {block.steps if isinstance(block, SequenceFeatures) else None for block in features.values()}
         if None in steps or len(steps) > 1:
             return "expected two sequences of equally many steps"
         last = list(features)[-1]

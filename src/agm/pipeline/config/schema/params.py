@@ -80,13 +80,13 @@ class Params(Block):
     def _fit_together(self) -> "Params":
         modalities = list(self.dataset.modalities)
         problems = [
-            f"{key}: expected one entry for each of {modalities}, found {list(found)}"
-            for key, found in (
+            f"{key}: expected one entry for each of {modalities}, found {list(entries)}"
+            for key, entries in (
                 ("features", self.features),
                 ("encoders", self.encoders),
                 ("study.modalities", self.study.modalities),
             )
-            if sorted(found) != sorted(modalities)
+            if sorted(entries) != sorted(modalities)
         ]
         for key, chosen, defined in (
             ("study.fusions", self.study.fusions, self.fusions),
@@ -151,8 +151,8 @@ class Params(Block):
         if encoder is None or features is None:
             return []
         if (kind := features.produces) not in encoder.reads:
-            blocks = [each for each in get_args(get_args(Encoder)[0]) if kind in each.reads]
-            fitting = " or ".join(repr(get_args(each.model_fields["name"].annotation)[0]) for each in blocks)
+            blocks = [block for block in get_args(get_args(Encoder)[0]) if kind in block.reads]
+            fitting = " or ".join(repr(get_args(block.model_fields["name"].annotation)[0]) for block in blocks)
             reads = " or ".join(encoder.reads)
             return [f"encoders.{name}: {encoder.name!r} reads {reads}, and {name!r} is {kind}; use {fitting}"]
         # What a pretrained network gives is seen when it is run; the encoder is checked against that when it is built.
@@ -170,12 +170,12 @@ class Params(Block):
             return []
         blocks = {f"encoders.{name}": block for name, block in self.encoders.items()}
         blocks |= {f"fusions.{name}": self.fusions[name] for name in self.study.fusions if name in self.fusions}
-        found = [key for key, block in blocks.items() if block.batch_norm]
-        if not found:
+        with_batch_norm = [key for key, block in blocks.items() if block.batch_norm]
+        if not with_batch_norm:
             return []
         return [
-            f"trainer.batch_size: expected 2 or more, found 1: {', '.join(found)} have BatchNorm, which has no "
-            "statistics of a single clip"
+            f"trainer.batch_size: expected 2 or more, found 1: {', '.join(with_batch_norm)} have BatchNorm, which "
+            "has no statistics of a single clip"
         ]
 
     def _unfusable(self, name: str) -> list[str]:
@@ -183,6 +183,7 @@ class Params(Block):
         names = list(self.dataset.modalities)
         if name not in self.fusions or not set(names) <= self.features.keys() & self.encoders.keys():
             return []
-        features = {each: self.features[each] for each in names}
-        reason = self.fusions[name].refusal(features, {each: self.encoders[each].dim for each in names})
+        features = {modality: self.features[modality] for modality in names}
+        dims = {modality: self.encoders[modality].dim for modality in names}
+        reason = self.fusions[name].refusal(features, dims)
         return [f"fusions.{name}: {reason}"] if reason else []

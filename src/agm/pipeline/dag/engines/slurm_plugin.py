@@ -37,17 +37,17 @@ def correct(accounts: bool) -> None:
         never_ask_sacct(plugin)
 
 
-def check_version(found: str) -> None:
+def check_version(installed: str) -> None:
     """Refuse a version of the plugin that the corrections are not made for.
 
     Raises:
         AgmError: with the versions that will do.
     """
-    series = ".".join(found.split(".")[:2])
+    series = ".".join(installed.split(".")[:2])
     if series not in CORRECTED:
-        fitting = " or ".join(f"{each}.*" for each in CORRECTED)
+        fitting = " or ".join(f"{supported}.*" for supported in CORRECTED)
         raise AgmError(
-            f"Snakemake's SLURM plugin has version {found}, and its corrections are made for {fitting}",
+            f"Snakemake's SLURM plugin has version {installed}, and its corrections are made for {fitting}",
             where="agm.pipeline.dag.engines.slurm_plugin",
             fix=f'pip install "{DISTRIBUTION}=={CORRECTED[-1]}.*"',
         )
@@ -95,12 +95,12 @@ def never_ask_sacct(plugin: "ModuleType") -> None:
 
 def _tasks(job: str) -> list[str]:
     """The jobs that SLURM means: of `7_[1-3,9%2]` 7_1, 7_2, 7_3 and 7_9."""
-    found = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", job)
-    if found is None:
+    match = re.fullmatch(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]", job)
+    if match is None:
         return [job]
     tasks = []
-    for part in found[2].split(","):
+    for part in match[2].split(","):
         first, _, last = part.partition("-")
         for number in range(int(first), int(last or first) + 1):
-            tasks.append(f"{found[1]}_{number}")
+            tasks.append(f"{match[1]}_{number}")
     return tasks

@@ -73,10 +73,10 @@ def _passes(params: Params, shards: Shards, model: nn.Module) -> Forward:
     return Forward(predictions, permuted, "split" if separable(model) else "batch")
 
 
-def _to_bytes(found: Forward) -> bytes:
-    about: dict[str, Any] = {"permuted": found.permuted, "within": found.within, "clip_ids": {}}
+def _to_bytes(passes: Forward) -> bytes:
+    about: dict[str, Any] = {"permuted": passes.permuted, "within": passes.within, "clip_ids": {}}
     arrays = {}
-    for split, one in found.predictions.items():
+    for split, one in passes.predictions.items():
         about["clip_ids"][split] = one.clip_ids
         arrays |= {f"{split}/{name}": getattr(one, name) for name in ARRAYS}
         for name in BY_MODALITY:

@@ -61,10 +61,10 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     trained = graph.job("concept" if is_concept else "train", *job.cell)
     record = read_index(trained.index, trained.command)
     shards = Shards.open(graph.data)
-    found = None
+    passes = None
     if not record["failed"]:
-        found = forward(params, job, trained, shards, partial(_trained, params, trained, shards))
-    predictions = {} if found is None else found.predictions
+        passes = forward(params, job, trained, shards, partial(_trained, params, trained, shards))
+    predictions = {} if passes is None else passes.predictions
     if failed := record["failed"] or _not_finite(predictions):
         say(f"{job.command}: not scored, because the run failed: {failed['what']}")
         predictions = {}
@@ -82,7 +82,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     if not is_concept:
         _write_features(job.outputs[1], predictions)
         if predictions and len(modalities) > 1:
-            summary["centre"] = _add_modalities(splits, found)
+            summary["centre"] = _add_modalities(splits, passes)
         summary["competition"] = _competition(params, graph, job, predictions) if predictions else {}
     return summary | {"sha256": checksums(job.index.parent, [path.name for path in job.outputs])}
 
@@ -110,19 +110,19 @@ def _not_finite(predictions: dict[str, Predictions]) -> dict[str, Any] | None:
     return None
 
 
-def _add_modalities(splits: dict[str, dict[str, Any]], found: Forward) -> dict[str, Any]:
+def _add_modalities(splits: dict[str, dict[str, Any]], passes: Forward) -> dict[str, Any]:
     """Add to the scores of each split what is said of each modality; returns what responses are centred by."""
-    validation = found.predictions["val"]
+    validation = passes.predictions["val"]
     centre = Centre.of(validation.responses, validation.logits)
-    for split, one in found.predictions.items():
+    for split, one in passes.predictions.items():
         said = {"phi_accuracy": {}, "phi_constant": {}, "centred_accuracy": {}, "permuted_accuracy": {}}
         for name, phi in one.responses.items():
             said["phi_accuracy"][name] = accuracy(phi, one.labels)
             said["phi_constant"][name] = constant_share(phi)
             said["centred_accuracy"][name] = accuracy(centre.centred(name, phi), one.labels)
-            draws = np.array(found.permuted[split][name])
+            draws = np.array(passes.permuted[split][name])
             said["permuted_accuracy"][name] = {"mean": float(draws.mean()), "deviation": float(draws.std(ddof=1))}
-        splits[split] |= said | {"permuted_within": found.within}
+        splits[split] |= said | {"permuted_within": passes.within}
     means = {name: mean.tolist() for name, mean in centre.responses.items()}
     return {"responses": means, "output": centre.output.tolist()}
 

@@ -87,14 +87,14 @@ class Checkpoints:
     def _newest(self, pattern: str, label: str) -> tuple[str, dict[str, Tensor] | None, dict[str, Any]]:
         """The newest file of the pattern that is whole: its name, tensors and numbers."""
         for path in sorted(self.folder.glob(f"{pattern}.safetensors"), reverse=True):
-            expected, found = path.stem.rpartition("-")[2], sha256(path)
-            if found == expected:
+            expected, actual = path.stem.rpartition("-")[2], sha256(path)
+            if actual == expected:
                 with safe_open(path, framework="pt") as file:
                     names = file.keys()
                     tensors = {name: file.get_tensor(name) for name in names}
                     return path.name, tensors, json.loads(file.metadata()["numbers"])
             say(
-                f"{label}: a checkpoint is damaged: its checksum is {found}, and {expected} was recorded\n"
+                f"{label}: a checkpoint is damaged: its checksum is {actual}, and {expected} was recorded\n"
                 f"  where: {path}\n  what happens: `{label}` goes on from the one before, or starts again"
             )
         return "", None, {}

@@ -96,15 +96,15 @@ def _train_together(params: Params, job: Job, folder: Path) -> Training:
     """Let several processes train the run, and take up what they left."""
     from agm.pipeline.steps.train.launch import train_together  # here, because torchrun is not for every run
 
-    told = folder / FAILED
-    told.unlink(missing_ok=True)
+    failure_file = folder / FAILED
+    failure_file.unlink(missing_ok=True)
     # The processes must not read params.yaml again: it may be another one by then.
     write_json(folder / PARAMS, params.content)
     os.environ["AGM_PARAMS"] = str(folder / PARAMS)
     os.environ["AGM_DEVICE"] = train_together(job.command.split()[1:], params.trainer.processes)
     training = build_training(params, job, prepare_device(params.trainer.threads))
     Checkpoints(folder).restore_epoch(training)
-    training.failed = read_json(told) if told.exists() else None
+    training.failed = read_json(failure_file) if failure_file.exists() else None
     return training
 
 
@@ -154,15 +154,15 @@ def _prerequisites(params: Params, job: Job, shards: Shards, device: torch.devic
     runs = dict(zip(names, _prerequisite_runs(params, job), strict=True))
     for run in runs.values():
         read_index(run.index, run.command)
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for argument in methods.get(params.methods[job.cell[1]].name).prerequisites:
         if argument == "teachers":
-            found[argument] = {
+            arguments[argument] = {
                 name: _trained_encoder(params, runs[name], shards).to(device) for name in params.study.modalities
             }
         elif argument == "histories":
-            found[argument] = {name: _losses(run) for name, run in runs.items()}
-    return found
+            arguments[argument] = {name: _losses(run) for name, run in runs.items()}
+    return arguments
 
 
 def _trained_encoder(params: Params, run: Job, shards: Shards) -> nn.Module:

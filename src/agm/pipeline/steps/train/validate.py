@@ -56,8 +56,8 @@ def _shift(model: Multimodal, responses: list[Tensor]) -> Tensor:
     # A process without clips takes part in the sums.
     totals = torch.zeros(len(model.modalities), model.fusion.classes, dtype=torch.float64, device=device)
     clips = torch.zeros((), dtype=torch.float64, device=device)
-    for each in responses:
-        totals += each.sum(dim=1, dtype=torch.float64)
-        clips += each.shape[1]
+    for batch in responses:
+        totals += batch.sum(dim=1, dtype=torch.float64)
+        clips += batch.shape[1]
     means = distributed.summed(totals) / distributed.summed(clips)
     return (means.sum(dim=0) - means).unsqueeze(1)
