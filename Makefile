@@ -6,6 +6,8 @@ NEWEST := .venv-newest
 LIBRARY_TESTS := tests/test_battery.py tests/test_library.py tests/test_masks.py tests/test_competition.py tests/test_intervals.py
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Many short processes import the same modules: they are compiled once, whatever the user's shell says.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo test numerical newest heavy experiments lock lint
 

@@ -22,51 +22,28 @@ HOUR = 3600
 # --- pictures: small files with a changed header ---
 
 
-def small(path: Path) -> bytearray:
-    return bytearray(write_image(path, np.zeros((8, 8, 3), np.uint8)).read_bytes())
-
-
-def png(path: Path, side: int = HUGE) -> Path:
-    content = small(path)
-    content[16:24] = struct.pack(">II", side, side)
-    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+def picture(path: Path, side: int = HUGE) -> Path:
+    """A square picture that is 8 × 8, and claims to have that side."""
+    content = bytearray(write_image(path, np.zeros((8, 8, 3), np.uint8), lossless=True).read_bytes())
+    match path.suffix:
+        case ".png":
+            content[16:24] = struct.pack(">II", side, side)
+            content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+        case ".bmp":
+            content[18:26] = struct.pack("<ii", side, side)
+        case ".tiff":
+            for tag in (256, 257):  # width and height
+                at = content.index(struct.pack("<HHI", tag, 4, 1))
+                content[at : at + 12] = struct.pack("<HHII", tag, 4, 1, side)
+        case ".gif":  # its frame is as large
+            content[6:10] = struct.pack("<HH", side, side)
+            at = content.index(b"\x2c\0\0\0\0\x08\0\x08\0")
+            content[at + 5 : at + 9] = struct.pack("<HH", side, side)
+        case ".webp":  # a large canvas, of 24 bits a side, with one small frame
+            canvas = 2 * (side - 1).to_bytes(3, "little")
+            body = b"WEBPVP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + canvas + content[12:]
+            content = b"RIFF" + struct.pack("<I", len(body)) + body
     path.write_bytes(content)
-    return path
-
-
-def bmp(path: Path, side: int = HUGE) -> Path:
-    content = small(path)
-    content[18:26] = struct.pack("<ii", side, side)
-    path.write_bytes(content)
-    return path
-
-
-def tiff(path: Path, side: int = HUGE) -> Path:
-    content = small(path)
-    for tag in (256, 257):  # width and height
-        at = content.index(struct.pack("<HHI", tag, 4, 1))
-        content[at : at + 12] = struct.pack("<HHII", tag, 4, 1, side)
-    path.write_bytes(content)
-    return path
-
-
-def gif(path: Path) -> Path:
-    """65,535 is the most that a GIF can claim; its frame is as large."""
-    content = small(path)
-    content[6:10] = struct.pack("<HH", 65535, 65535)
-    at = content.index(b"\x2c\0\0\0\0\x08\0\x08\0")
-    content[at + 5 : at + 9] = struct.pack("<HH", 65535, 65535)
-    path.write_bytes(content)
-    return path
-
-
-def webp(path: Path, width: int = HUGE, height: int = HUGE) -> Path:
-    """An extended WebP whose canvas is so large (24 bits a side), with one small frame."""
-    write_image(path, np.zeros((8, 8, 3), np.uint8), lossless=True)
-    frame = path.read_bytes()[12:]
-    canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    body = b"WEBPVP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + canvas + frame
-    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
     return path
 
 
@@ -82,8 +59,9 @@ def text_chunk(path: Path, megabytes: int = 50) -> Path:
 
 
 def long_video(path: Path, seconds: int = HOUR, **options: object) -> Path:
-    """One colour, one frame a second."""
-    return write_video(path, seconds, (16, 16), 1, picture=np.zeros((16, 16), np.uint8), **options)
+    """One colour, a frame every ten seconds."""
+    times = [*range(0, seconds - 1, 10), seconds - 1]
+    return write_video(path, len(times), (16, 16), 1, picture=np.zeros((16, 16), np.uint8), times=times, **options)
 
 
 def short_header(path: Path, seconds: int = HOUR) -> Path:
@@ -111,7 +89,7 @@ def long_header(path: Path) -> Path:
 
 def endless_table(path: Path, frames: int = 2**27) -> Path:
     """An MP4 whose tables say in a few bytes that it has so many frames, of a byte each."""
-    write_video(path, 2, (16, 16), 1, picture=np.zeros((16, 16), np.uint8), options={"g": "1", "bf": "0"})
+    long_video(path, 2, options={"g": "1", "bf": "0"})
     content = bytearray(path.read_bytes())
     for name, table in (
         (b"stts", struct.pack(">III", 1, frames, 1)),
@@ -145,9 +123,9 @@ def long_sound(path: Path, seconds: int = HOUR) -> Path:
     return path
 
 
-def short_sound_header(path: Path) -> Path:
-    """An hour of silence in a FLAC whose header says 16,000 samples."""
-    content = bytearray(long_sound(path).read_bytes())
+def short_sound_header(path: Path, long: Path) -> Path:
+    """The FLAC `long`, with a header that says 16,000 samples."""
+    content = bytearray(long.read_bytes())
     content[22:26] = struct.pack(">I", 16000)
     path.write_bytes(content)
     return path
@@ -179,8 +157,8 @@ def hdf5(path: Path, secret: Path) -> Path:
         layout = h5py.VirtualLayout((4, 3), "f4")
         layout[:] = h5py.VirtualSource(str(secret.with_suffix(".h5")), "x", (4, 3))
         file.create_virtual_dataset("virtual", layout)
-        file.create_dataset("deflate", (2**33,), "u1", chunks=(2**27,), compression=9)[: 2**27] = 0
-        file.create_dataset("chunk", (10,), "u1", chunks=(2**28,), maxshape=(None,), compression=9)[:] = 0
+        file.create_dataset("deflate", (2**33,), "u1", chunks=(2**24,), compression=1)[: 2**24] = 0
+        file.create_dataset("chunk", (10,), "u1", chunks=(2**27,), maxshape=(None,), compression=1)[:] = 0
         _plug_in(file)
     return path
 
@@ -193,7 +171,7 @@ def _plug_in(file: h5py.File) -> None:
     h5py.h5d.create(file.id, b"plugin", h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple((4,)), settings)
 
 
-def overfull_chunk(path: Path, unfolded: int = 2**29) -> Path:
+def overfull_chunk(path: Path, unfolded: int = 2**27) -> Path:
     """An HDF5 chunk of 1 MiB whose compressed bytes unfold to far more."""
     compress = zlib.compressobj(1)
     content = b"".join(compress.compress(bytes(2**24)) for _ in range(unfolded >> 24)) + compress.flush()

@@ -22,7 +22,6 @@ LONGEST = (
     "test_two_at_once.py",
     "test_calibration.py",
     "test_every_method.py",
-    "test_integrity.py",
     "test_exactness.py",
     "test_report.py",
 )

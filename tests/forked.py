@@ -40,6 +40,10 @@ LIBRARIES = (
     "torchaudio",
     "rich.progress",
     "psutil",
+    "torch._dynamo",
+)
+"""What the steps of agm import."""
+ENGINES = (
     "dvc.cli",
     "dvc.repo",
     "dvc.commands.repro",
@@ -115,7 +119,7 @@ class Forked:
 
 def serve(address: str, clients: Path) -> None:
     """Answer clients until killed."""
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *ENGINES):
         importlib.import_module(name)
     server = socket.socket(socket.AF_UNIX)
     server.bind(address)

@@ -41,7 +41,7 @@ def write_shards(folder: Path, seed: int = 0, rows: dict[str, int] = ROWS) -> No
         "classes": CLASSES,
         "features": {name: each.to_json() for name, each in FEATURES.items()},
         "splits": splits,
-        "rejected": 0,
+        "quarantined": 0,
     }
     (folder / "shards.json").write_text(json.dumps(index))
 

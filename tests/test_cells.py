@@ -179,6 +179,7 @@ def test_look_alikes_are_told_by_list_and_kept_by_ingest(tmp_path, monkeypatch, 
     changes += [f"dataset.annotations.clips={data.annotations['clips']}"]
     compose(["study=spoken_digits", *changes], tmp_path / "params.yaml", ROOT / "params")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGM_WORKERS", "1")
     for step in ("annotations clips", "list", "ingest"):
         assert cli.main(step.split()) == 0
     warnings = read_json(Path("data/spoken_digits/manifest.json"))["warnings"]

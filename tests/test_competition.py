@@ -85,7 +85,7 @@ def test_rounding_does_not_decide_the_rank(count, classes):
         assert strength(outputs, outputs)[1] == classes - 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.floats(-3, 3), st.floats(0.5, 20))
 def test_shifting_and_scaling_the_concepts_outputs_changes_nothing(seed, shift, scale):
     """Whitening makes d a property of the directions, not of the units (where the ridge hardly penalises)."""
@@ -118,17 +118,14 @@ def drawn(generator, clips, classes, r2, freedom):
     ("clips", "classes", "freedom", "covered"),
     [
         (402, 28, None, 0.9),
-        (1000, 10, None, 0.9),
-        (744, 6, None, 0.9),
         (100, 2, None, 0.88),
         (402, 28, 5, 0.85),
-        (1000, 10, 5, 0.88),
         (100, 2, 3, 0.85),
     ],
 )
 def test_the_interval_covers_the_truth_and_the_bias_is_gone(clips, classes, freedom, covered):
     """A percentile bootstrap covers it in no draw of the first case, where the plain formula is .018 too high."""
-    draws, truth = 150, 0.32
+    draws, truth = 100, 0.32
     generator = np.random.default_rng(0)
     found, plain = [], []
     for _ in range(draws):
@@ -190,7 +187,7 @@ def test_a_chosen_penalty_makes_the_scale_of_the_features_irrelevant(seed, scale
 
 
 def test_a_chosen_penalty_is_the_one_that_predicts_clips_left_out_best():
-    (z, noise), test = clips(0, count=60), clips(1)
+    (z, noise), test = clips(0, count=30), clips(1)
     y = z[:, :5] + noise
 
     def left_out(alpha):

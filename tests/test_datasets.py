@@ -89,10 +89,10 @@ def test_params_yaml_and_the_quarantine_are_used(raw: Path, capsys: pytest.Captu
     data.mkdir(parents=True)
     reasons = ["the file is empty", "the file is empty", "no sound"]
     rows = [(f"c{number}", "train", "audio", "ingest", reason, None) for number, reason in enumerate(reasons)]
-    pl.DataFrame(rows, schema=QUARANTINE, orient="row").write_parquet(data / "rejected.parquet")
+    pl.DataFrame(rows, schema=QUARANTINE, orient="row").write_parquet(data / "quarantine-ingest.parquet")
     printed = said(capsys, "crema_d")
     assert re.search(r"^ *to draw +– +4 ", printed, re.MULTILINE)
-    assert "3 clips quarantined (data/crema_d/rejected.parquet)" in printed
+    assert "3 clips quarantined (data/crema_d/quarantine-ingest.parquet)" in printed
     assert re.search(r"^ +2  ingest, audio: the file is empty$", printed, re.MULTILINE)
     assert "To see what is in your copy" in said(capsys, "ave"), "params.yaml is about another data set"
 

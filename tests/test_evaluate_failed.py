@@ -29,14 +29,14 @@ AGM_1, AUDIO_2 = "agm train late_sum agm 1", "agm concept late_sum audio 2"
 
 def content(**study: object) -> dict[str, object]:
     """Parameters of a study that trains in a moment."""
-    trainer = {**PARAMS["trainer"], "epochs": 4}
+    trainer = {**PARAMS["trainer"], "epochs": 2}
     return {**PARAMS, "study": {**PARAMS["study"], **STUDY, **study}, "trainer": trainer}
 
 
 def write_data(graph: Graph, clips: dict[str, int]) -> None:
     """What the steps before training leave, as far as the report reads it."""
     write_shards(graph.data, rows=clips)
-    write_json(graph.data / "manifest.json", {"classes": CLASSES, "clips": clips, "rejected": 0, "warnings": []})
+    write_json(graph.data / "manifest.json", {"classes": CLASSES, "clips": clips, "quarantined": 0, "warnings": []})
     pl.DataFrame(schema=dict.fromkeys(QUARANTINE, pl.String)).write_parquet(graph.data / "quarantine.parquet")
     shards = graph.data / "shards.json"
     write_json(shards, read_json(shards) | {"sha256": checksums(graph.data, ["quarantine.parquet"])})

@@ -1,9 +1,14 @@
-"""What holds of every method: it starts where joint training starts, and trains every fusion or says why not."""
+"""What holds of every method in the pipeline: it starts where joint training starts, is trained in pieces as in one,
+is evaluated as it was trained, and refused where the library refuses it.
+
+What a method does with a network, whatever its fusion, the battery tells (`test_battery.py`).
+"""
 
 import json
 import signal
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +16,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from agm import methods
+from agm.methods.method import Network
 from agm.models.encoders import SequenceTransformer, Transformer
 from agm.models.multimodal import Multimodal
 from agm.pipeline import cli, config
@@ -21,12 +27,11 @@ from agm.pipeline.errors import AgmError, Stopped
 from agm.pipeline.networks import build_fusion, build_joint, build_method
 from agm.pipeline.steps.train import loop
 from agm.pipeline.steps.train import step as train_step
-from agm.pipeline.steps.train.checkpoint import Checkpoints
-from agm.pipeline.steps.train.watch import Signals, Watch
+from agm.pipeline.steps.train.watch import Signals
 from by_hand import Clips, begin_epoch, gradients
 from clone import ROOT
 from networks import small_batch
-from small_shards import write_shards
+from small_shards import CLASSES, FEATURES, write_shards
 from test_train import PARAMS
 from whole import with_lists
 
@@ -45,98 +50,108 @@ FUSIONS = {
 OWN_FUSION = {"mla", "amco", "greedy"}
 
 
-def write_params(fusions: list[str]) -> Graph:
-    study = {**PARAMS["study"], "fusions": fusions, "methods": METHODS}
-    blocks = {name: {"name": name} for name in METHODS}
-    content = with_lists({**PARAMS, "study": study, "fusions": FUSIONS, "methods": blocks})
-    Path("params.yaml").write_text(yaml.safe_dump(content))
-    return Graph(config.load())
+def content(names: list[str], fusions: list[str]) -> dict[str, Any]:
+    """A study of some methods and fusions."""
+    study = {**PARAMS["study"], "fusions": fusions, "methods": names}
+    blocks = {name: {"name": name} for name in names}
+    trainer = {**PARAMS["trainer"], "epochs": 2}
+    return with_lists({**PARAMS, "study": study, "fusions": FUSIONS, "methods": blocks, "trainer": trainer})
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards, and for every fusion the finished runs that methods read."""
+    """Shards, and the finished runs that methods read."""
     folder = tmp_path_factory.mktemp("every")
     write_shards(folder / "data/tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for fusion in FUSIONS:
-            content = {
-                **PARAMS,
-                "study": {**PARAMS["study"], "fusions": [fusion], "methods": ["joint"]},
-                "fusions": FUSIONS,
-                "methods": {"joint": {"name": "joint"}},
-                "trainer": {**PARAMS["trainer"], "epochs": 2},
-            }
-            Path("params.yaml").write_text(yaml.safe_dump(with_lists(content)))
-            for modality in PARAMS["study"]["modalities"]:
-                assert cli.main(["concept", fusion, modality, "0"]) == 0
-            assert cli.main(["train", fusion, "joint", "0"]) == 0
+        Path("params.yaml").write_text(yaml.safe_dump(content(["joint"], ["late_concat"])))
+        for modality in PARAMS["study"]["modalities"]:
+            assert cli.main(["concept", "late_concat", modality, "0"]) == 0
+        assert cli.main(["train", "late_concat", "joint", "0"]) == 0
+        Path("params.yaml").write_text(yaml.safe_dump(content(METHODS, ["late_concat"])))
     return folder
 
 
 @pytest.fixture
 def graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Graph:
+    """The study of all methods, and in its folder."""
     monkeypatch.chdir(folder)
-    return write_params(list(FUSIONS))
+    return Graph(config.load())
 
 
-def refusal(graph: Graph, name: str, fusion: str) -> str | None:
-    params = graph.params
-    return methods.get(name).refusal(described(params, params.fusions[fusion]), **arguments(params.methods[name]))
-
-
-def training(graph: Graph, name: str, fusion: str) -> loop.Training:
-    return train_step.build_training(graph.params, graph.job("train", fusion, name, 0), CPU)
+def training(graph: Graph, name: str) -> loop.Training:
+    return train_step.build_training(graph.params, graph.job("train", "late_concat", name, 0), CPU)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("name", METHODS)
-def test_every_pair_trains_or_is_refused_with_the_reason(graph: Graph, name: str, fusion: str, tmp_path: Path) -> None:
-    if reason := refusal(graph, name, fusion):
-        assert len(reason.split()) > 3
-        content = yaml.safe_load(Path("params.yaml").read_text())
-        content["study"] |= {"fusions": [fusion], "methods": ["joint", name]}
-        content = with_lists(content)
-        with pytest.raises(AgmError) as error:
-            check(config.check(content, "params.yaml"), "params.yaml")
-        assert f".{name} with fusions.{fusion}: {reason}" in str(error.value)
+def test_a_configuration_is_described_as_its_network(fusion: str) -> None:
+    """So what the library refuses of a network is what is refused when composing."""
+    params = config.check(content(["joint"], [fusion]), "params.yaml")
+    found = described(params, params.fusions[fusion])
+    network = Network.of(build_joint(params, fusion, FEATURES, len(CLASSES), seed=0))
+    assert list(found.modalities) == list(network.modalities)
+    assert (found.dims, found.additive) == (network.dims, network.additive)
+    assert (found.encoders, found.staged) == (network.encoders, network.staged)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "joint"])
+def test_what_a_method_cannot_train_is_refused_when_composing(name: str) -> None:
+    params = config.check(content(["joint", name], list(FUSIONS)), "params.yaml")
+    expected = []
+    for fusion in FUSIONS:
+        reason = methods.get(name).refusal(described(params, params.fusions[fusion]), **arguments(params.methods[name]))
+        if reason:
+            assert len(reason.split()) > 3
+            expected.append(f"methods.{name} with fusions.{fusion}: {reason}")
+    if not expected:
+        check(params, "params.yaml")
         return
-    run = training(graph, name, fusion)
-    before = {key: value.clone() for key, value in run.model.state_dict().items()}
-    # Epoch 5 too: ReconBoost trains a single modality in the first four.
-    rows = [run._epoch(epoch, Checkpoints(tmp_path), Watch(CPU)) for epoch in (0, 1, 5)]
-    moved = {key.split(".")[1] for key, value in run.model.state_dict().items() if not torch.equal(value, before[key])}
-    assert set(run.model.modalities) <= moved
-    assert all(torch.isfinite(torch.tensor(value)) for row in rows for value in row.values())
+    with pytest.raises(AgmError) as error:
+        check(params, "params.yaml")
+    said = str(error.value)
+    assert all(line in said for line in expected)
+    assert said.count(" with fusions.") == len(expected)
+
+
+Start = tuple[dict[str, torch.Tensor], loop.Batch, set[float], dict[str, Any]]
+
+
+def start(graph: Graph, name: str) -> Start:
+    """Weights, first batch, bounds of the clipping and defaults of the optimizer, of a run's first step."""
+    run = training(graph, name)
+    run.model.train()
+    weights = {key: value.clone() for key, value in run.model.state_dict().items()}
+    begin_epoch(run.method, 0, run.data)
+    batch = next(run.data.batches("train", 0))
+    clipped = set()
+    clip = loop.clip_gradients
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "clip_gradients", lambda *given: clipped.add(given[2]) or clip(*given))
+        assert torch.isfinite(run.train_step(batch))
+    return weights, batch, clipped, run.optimizer.defaults
+
+
+@pytest.fixture(scope="module")
+def joint_start(folder: Path) -> Start:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return start(Graph(config.load()), "joint")
 
 
 @pytest.mark.numerical
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_starts_from_joint_trainings_weights_batches_and_clipping(
-    graph: Graph, name: str, monkeypatch: pytest.MonkeyPatch
+    graph: Graph, joint_start: Start, name: str
 ) -> None:
-    clipped = []
-    clip = loop.clip_gradients
-    monkeypatch.setattr(loop, "clip_gradients", lambda *given: clipped.append(given[2]) or clip(*given))
-    starts = []
-    for each in ("joint", name):
-        run = training(graph, each, "late_concat")
-        run.model.train()
-        weights = {key: value.clone() for key, value in run.model.state_dict().items()}
-        begin_epoch(run.method, 0, run.data)
-        batch = next(run.data.batches("train", 0))
-        clipped.clear()
-        assert torch.isfinite(run.train_step(batch))
-        starts.append((weights, batch, set(clipped), run.optimizer.defaults))
-    (joint, other) = starts
-    assert other[1].ids == joint[1].ids
-    assert all(torch.equal(x, other[1].inputs[key]) for key, x in joint[1].inputs.items())
-    assert other[2] == joint[2] == {graph.params.trainer.grad_clip}
-    assert other[3] == joint[3]
-    for key, weight in joint[0].items():
+    weights, batch, clipped, defaults = start(graph, name)
+    assert batch.ids == joint_start[1].ids
+    assert all(torch.equal(x, batch.inputs[key]) for key, x in joint_start[1].inputs.items())
+    assert clipped == joint_start[2] == {graph.params.trainer.grad_clip}
+    assert defaults == joint_start[3]
+    for key, weight in joint_start[0].items():
         if not (name in OWN_FUSION and key.startswith("fusion.")):
-            assert torch.equal(other[0][key], weight), key
+            assert torch.equal(weights[key], weight), key
 
 
 @pytest.mark.numerical
@@ -180,14 +195,13 @@ class StopAfter(Signals):
 
 @pytest.mark.numerical
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_resumes_as_if_it_had_not_been_interrupted(graph: Graph, name: str, tmp_path: Path) -> None:
-    """After an epoch, and within one: after 3, 6, 7 and 12 of 15 batches."""
-    params = graph.params.model_copy(update={"trainer": graph.params.trainer.model_copy(update={"epochs": 3})})
+def test_every_method_resumes_and_is_evaluated_as_it_was_trained(graph: Graph, name: str, tmp_path: Path) -> None:
+    """Stopped within an epoch, after 3 of its 5 batches, and at its end."""
     ends = []
-    for folder, stops in (("whole", [None]), ("interrupted", [3, 3, 1, 5, None])):
+    for folder, stops in (("whole", [None]), ("interrupted", [3, 2, None])):
         for stop in stops:
             torch.rand(5)  # whatever happens in between must not matter
-            run = train_step.build_training(params, graph.job("train", "late_concat", name, 0), CPU)
+            run = training(graph, name)
             with nullcontext() if stop is None else pytest.raises(Stopped):
                 run.fit(tmp_path / folder, StopAfter(run, stop))
         ends.append(run)
@@ -195,23 +209,16 @@ def test_every_method_resumes_as_if_it_had_not_been_interrupted(graph: Graph, na
     assert resumed.history == whole.history
     for key, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[key]), key
-
-
-@pytest.mark.numerical
-@pytest.mark.parametrize("name", METHODS)
-def test_every_trained_method_is_evaluated_as_it_was_trained(graph: Graph, name: str, tmp_path: Path) -> None:
-    """A method may be a network of its own: evaluation must build the same one from the weights alone."""
-    run = training(graph, name, "late_concat")
-    run._epoch(0, Checkpoints(tmp_path), Watch(CPU))
-    model = run.model.eval()
-    batch = next(run.data.batches("val"))
-    again = build_joint(graph.params, "late_concat", run.shards.features, len(run.shards.classes), seed=0)
+    # A method may be a network of its own: evaluation must build the same one from the weights alone.
+    model = whole.model.eval()
+    batch = next(whole.data.batches("val"))
+    again = build_joint(graph.params, "late_concat", whole.shards.features, len(whole.shards.classes), seed=0)
     build_method(graph.params.methods[name], again, seed=0)
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.eval()(batch.inputs), model(batch.inputs))
 
 
-def test_every_method_has_a_group_and_a_source(graph: Graph) -> None:
+def test_every_method_has_a_group_and_a_source() -> None:
     for name in METHODS:
         group = (ROOT / "params/method" / f"{name}.yaml").read_text()
         assert group.startswith(f"# @package methods.{name}\n# ")

@@ -1,10 +1,12 @@
-"""A disk that fills up, a folder that cannot be written to, a process that is killed: at each step, at each write.
+"""A disk that fills up, a folder that cannot be written to, a process that is killed, a bit that flips: at each step.
 
 Whatever happens, a file is there as a whole or not at all, an index means that its job is done, an error is one that a
-person understands, and the same command, started again, ends with the same bytes and nothing else. Each command runs
-for real, on a disk of its own (`warm`).
+person understands, and the same command, started again, ends with the same bytes and nothing else. A damaged file is
+found before it is used, by every step that reads it. Each command runs for real, on a disk of its own (`warm`).
 """
 
+import random
+import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -23,16 +25,20 @@ TINY = [
     "dial.noise={video: 0, audio: 0, text: 0}",
     "num_parts=1",
     "study.seeds=[0]",
-    "study.methods=[agm]",
+    "method=[joint,umt]",
     "trainer.epochs=1",
 ]
 TEMPORARY = (".tmp-", ".old-")
 PAGE = 4096
 """Bytes that the disk gives away at once."""
-MOST = 30
+MOST = 16
 """Changes at which a step is killed, where it makes more, and bytes of outputs: a demo set is many files."""
-SLOW_MOST = {"report": 8}
+SLOW_MOST = {"report": 6}
 """The same where it is fewer: the report makes each of its files by the same few changes."""
+
+# The splits that a step reads; the others' shards are no concern of it.
+READS = {"train": ("train", "val"), "concept": ("train", "val"), "evaluate": ("val", "test")}
+READS["evaluate_concept"] = READS["evaluate"]
 
 
 class Study(Finished):
@@ -40,11 +46,28 @@ class Study(Finished):
 
     Attributes:
         found: what each job writes, as far as that was asked for.
+        readers: for each data file its maker, and of each kind of step the first job that reads it.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, TINY)
         self.found: dict[Job, list[Write]] = {}
+        self.readers: dict[str, tuple[Job, list[Job]]] = {}
+        for name in self.whole:
+            makers = [job for job in self.jobs if any(Path(name).is_relative_to(each) for each in job.outputs)]
+            readers = self._readers(Path(name)) if makers else []
+            if readers:
+                self.readers[name] = (makers[0], readers)
+
+    def _readers(self, path: Path) -> list[Job]:
+        """The first job of each kind that reads a file."""
+        split = path.name.partition("-")[0] if path.parent.name == "shards" else None
+        found: dict[tuple[str, bool], Job] = {}
+        for job in self.jobs:
+            reads = split is None or split in READS.get(job.step, split)
+            if reads and any(path.is_relative_to(each) for each in job.data):
+                found.setdefault((job.step, job.after_runs), job)
+        return list(found.values())
 
     def first(self, step: str) -> Job:
         return next(job for job in self.jobs if job.step == step)
@@ -160,11 +183,12 @@ def rooms(writes: list[Write]) -> list[int]:
     return sorted(set(chain(*parts)))
 
 
-@pytest.mark.parametrize("step", code.STEPS)
-def test_a_disk_that_fills_up(disk: Study, step: str) -> None:
-    """Before the first byte, somewhere, and before the last one."""
+@pytest.mark.parametrize(("number", "step"), list(enumerate(code.STEPS)))
+def test_a_disk_that_fills_up(disk: Study, number: int, step: str) -> None:
+    """Before the first byte, somewhere, or before the last one: the steps take turns."""
     job = disk.first(step)
-    fill(disk, job, few(rooms(disk.writes(job)), 3))
+    places = few(rooms(disk.writes(job)), 3)
+    fill(disk, job, [places[number % len(places)]])
 
 
 @pytest.mark.heavy
@@ -210,3 +234,92 @@ def test_killed_at_every_change(study: Study, step: str, outputs: str) -> None:
         prepare()
         assert study.kill(job, **when).killed
         study.done(job)
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def damaged(study: Study, name: str, reader: Job, place: float) -> str:
+    """Flip a bit there, which `reader` must find; returns the command that the message names. The file is whole again
+    afterwards."""
+    chance = random.Random(f"{name} {reader.command} {place}")
+    bit = chance.randrange(8)
+    study.warm.flip(name, place, bit)
+    found = study.warm.contents()
+    refused = study.warm.run(f"{reader.command} --force")
+    assert refused.status == 1, f"`{reader.command}` did not find the damage in {name}: {refused.said}"
+    for part in (f"where: {name}\n", f"is {found[name]}, and {study.whole[name]} was recorded"):
+        assert part in refused.said, refused.said
+    left = study.warm.contents()
+    # The reader's own outputs are as they were, but that its index says no more that they are up to date.
+    assert {**left, str(reader.index): ""} == {**found, str(reader.index): ""}
+    study.warm.flip(name, place, bit)
+    study.faults += 1
+    return re.search(r"run `(.*?)`", refused.said)[1]
+
+
+KINDS = [
+    "clips.parquet",
+    "listing.parquet",
+    "manifest.parquet",
+    "quarantine-ingest.parquet",
+    "features/video",
+    "shards/train",
+    "shards/val",
+    "shards/test",
+    "quarantine.parquet",
+    "contact_sheet.png",
+    "concepts/video/seed-0/model",
+    "concepts/video/seed-0/history",
+    "joint/seed-0/model",
+    "joint/seed-0/history",
+    "video/seed-0/predictions",
+]
+
+
+def test_no_kind_of_data_file_is_forgotten(study: Study) -> None:
+    """What other steps read is in the list below, but for the files of the demo set and of further cells."""
+    further = re.compile(r"raw/|features/(audio|text)|/(audio|text)/seed-0/|/umt/")
+    assert all(any(kind in name for kind in KINDS) for name in study.readers if not further.search(name))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_bit_is_found_by_every_reader(study: Study, kind: str) -> None:
+    (name, (maker, readers)) = next(each for each in study.readers.items() if kind in each[0])
+    # At the beginning, somewhere between, at the end: the kinds of files and their readers take turns.
+    places = [0.0, random.Random(name).uniform(0.1, 0.9), 1.0]
+    for number, reader in enumerate(readers, start=KINDS.index(kind)):
+        assert damaged(study, name, reader, places[number % 3]) == maker.command
+        assert study.warm.run(reader.command).status == 0  # the next reader may read what this one makes
+    # And now as it is told to be mended.
+    study.warm.flip(name, 0.5, 0)
+    for job in (maker, readers[0]):
+        ended = study.warm.run(job.command)
+        assert ended.status == 0, ended.said
+    assert study.warm.contents() == study.whole
+
+
+def test_a_changed_digit_in_an_index_is_found_by_every_reader(study: Study) -> None:
+    """Which is JSON still, and says something else."""
+    for maker in {(job.step, job.after_runs): job for job in study.jobs if job.step != "report"}.values():
+        name = str(maker.index)
+        for reader in {(job.step, job.after_runs): job for job in study.jobs if maker.index in job.inputs}.values():
+            place = random.Random(f"{name} {reader.command}").uniform(0, 0.9)
+            study.warm.digit(name, place)
+            refused = study.warm.run(reader.command)
+            assert refused.status == 1, f"`{reader.command}` did not find the damage in {name}: {refused.said}"
+            assert name in refused.said
+            study.warm.digit(name, place)
+            study.faults += 1
+            assert study.warm.run(reader.command).status == 0
+    assert study.warm.contents() == study.whole
+
+
+def test_a_damaged_index_is_named_with_what_it_should_be(study: Study) -> None:
+    shards, train = (next(job for job in study.jobs if job.step == step) for step in ("shard", "train"))
+    study.warm.digit(str(shards.index), 0.5)
+    said = study.warm.run(train.command).said
+    assert f"`{shards.command}`: {shards.record} is missing or damaged, or of another {shards.index}" in said, said
+    for job in (shards, train):
+        assert study.warm.run(job.command).status == 0
+    assert study.warm.contents() == study.whole

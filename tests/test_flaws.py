@@ -309,7 +309,7 @@ def test_what_is_quarantined_is_a_parameter(raw: Path, monkeypatch: pytest.Monke
     every = study(raw, monkeypatch, "dataset.quarantine=[silent,antiphase,blank,still,constant]")
     every.run(("annotations", "list", "ingest"))
     assert len(every.manifest) == 3 * CLIPS - len(FLAWED) - 1
-    assert every.index["rejected"] == len(FLAWED) + 1
+    assert every.index["quarantined"] == len(FLAWED) + 1
 
 
 def test_constant_arrays_in_a_file_of_many_clips_are_quarantined_when_they_are_read(

@@ -69,7 +69,7 @@ def test_agm_equals_the_reference(fusion, count):
 
 
 @pytest.mark.parametrize("fusion", ["late_concat", "cross_attention"])
-@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("count", [2, 3])
 def test_agm_equals_the_reference_on_sequences_with_padding(fusion, count):
     modalities = {name: (number % 2 == 0, 2 + number) for number, name in enumerate("abcd"[:count])}
     agm_equals_the_reference(*sequences(FUSIONS[fusion], modalities, padded=True), alpha=1.4, bound=None)

@@ -20,10 +20,9 @@ from agm.pipeline.steps import MODULES
 from clone import ROOT, Clone
 from forked import Forked
 
+SEVERAL = ["fusion=[late_concat,early]", "num_parts=2", "study.seeds=[3,5]", "trainer.threads=2"]
 STUDIES = {
-    "demo": ["study=demo"],
-    "two fusions": ["fusion=[late_concat,early]", "num_parts=2", "study.seeds=[3,5]", "trainer.threads=2"],
-    "methods after runs": ["method=[joint,umt,g_blending]", "study.seeds=[0]"],
+    "two fusions and methods after runs": ["study=demo", "method=[joint,umt,g_blending]", *SEVERAL],
     "own data": ["study=spoken_digits", "dataset.root={root}"],
 }
 

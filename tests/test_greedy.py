@@ -178,8 +178,10 @@ def test_streams_are_gated_by_what_all_of_them_hold(fusion: str, count: int, res
         close(model(inputs), mean_logits(model, wanted))
 
 
-@pytest.mark.parametrize(("fusion", "count"), CASES)
-@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize(
+    ("fusion", "count", "window"),
+    [("late_concat", 2, 3), ("late_sum", 2, 1), ("late_concat", 3, 1), ("late_sum", 3, 3)],
+)
 def test_curation_begins_and_ends_as_the_speeds_say(fusion: str, count: int, window: int) -> None:
     model = model_of(fusion, count)
     method = small_method("greedy", model, alpha=0.02, window=window, warmup=1)
@@ -270,27 +272,6 @@ def test_evaluation_loads_the_modules_and_runs_them_as_they_are() -> None:
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
-def test_state_survives_an_interruption() -> None:
-    model = model_of("late_concat", 2)
-    method = small_method("greedy", model, alpha=0.0, warmup=0)
-    begin_epoch(method, 0, Clips())
-    for number in range(3):
-        step(method, model, number, 2)
-        descend(model)
-    other = model_of("late_concat", 2, seed=1)
-    resumed = small_method("greedy", other, alpha=0.0, warmup=0)
-    other.load_state_dict(model.state_dict())
-    resumed.load_state_dict(method.state_dict())
-    begin_epoch(resumed, 1, Clips())
-    assert method.left.any()
-    for number in range(3, 12):
-        close(step(method, model, number, 2), step(resumed, other, number, 2), 0)
-        for name in ("balance_faces", "balance_words", "curation_faces", "curation_words"):
-            assert torch.equal(method.diagnostics[name], resumed.diagnostics[name])
-        descend(model)
-        descend(other)
-
-
 @pytest.mark.parametrize("settings", [{"alpha": 100.0, "warmup": 0}, {"alpha": 0.0, "warmup": 9}])
 def test_without_a_curation_every_stream_is_trained_by_its_own_loss(settings: dict) -> None:
     model = model_of("late_concat", 2)
@@ -308,8 +289,7 @@ def test_without_a_curation_every_stream_is_trained_by_its_own_loss(settings: di
         descend(plain)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-@pytest.mark.parametrize("fusion", ["late_sum", "late_concat"])
+@pytest.mark.parametrize(("fusion", "count"), [("late_sum", 1), ("late_concat", 1), ("late_concat", 4)])
 def test_every_encoder_can_take_part(fusion: str, count: int) -> None:
     model = small_model(fusion, count)
     method = small_method("greedy", model, alpha=0.0, warmup=0)

@@ -15,7 +15,7 @@ from tiny import close
 
 pytestmark = pytest.mark.numerical
 
-CASES = [("late_sum", 2), ("late_sum", 3), ("late_concat", 2), ("early", 2), ("early", 3), ("film", 3)]
+CASES = [("late_sum", 3), ("late_concat", 2), ("early", 2), ("film", 3)]
 SETTINGS = {"beta": 0.7, "threshold": -0.3, "window": 2}
 
 
@@ -212,29 +212,6 @@ def test_with_strength_zero_or_a_threshold_out_of_reach_nothing_is_held_back():
         close(step_of(method, model, inputs, labels).item(), loss)
         for name, gradient in gradients(model).items():
             close(gradient, plain[name])
-
-
-def test_a_run_that_goes_on_between_epochs_ends_alike():
-    ends = []
-    for stops in ((), (1, 3, 4)):
-        model = small_model("late_concat", 2)
-        method = small_method("inforeg", model, **SETTINGS)
-        for epoch in range(6):
-            if epoch in stops:
-                weights, state = model.state_dict(), method.state_dict()
-                model = small_model("late_concat", 2, seed=3)
-                method = small_method("inforeg", model, **SETTINGS)
-                model.load_state_dict(weights)
-                method.load_state_dict(state)
-            method.start_epoch(epoch)
-            for step in range(2):
-                step_of(method, model, *small_batch(2, seed=2 * epoch + step))
-                with torch.no_grad():
-                    for weight in model.parameters():
-                        weight.sub_(0.05 * weight.grad)
-        ends.append({**model.state_dict(), **method.state_dict(), "growth": method.growth})
-    assert ends[0].keys() == ends[1].keys()
-    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
 def test_strengths_by_modality_name_each_of_them():

@@ -75,14 +75,14 @@ def test_figures_are_those_of_each_modality_and_leave_the_model_alone(fusion, co
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("fusion", "count"), CASES)
+@pytest.mark.parametrize(("fusion", "count"), [("late_sum", 3), ("late_concat", 2), ("early", 2)])
 def test_mslr_scales_gradients_by_the_latest_accuracy_over_the_mean_of_five_before(fusion, count):
     model = small_model(fusion, count)
     given = {"audio": 0.9, "video": 1.1}
     method = small_method("mslr", model, coefficients=given)
     data = clips(count)
     seen, moved = [], set()
-    for epoch in range(12):
+    for epoch in range(9):
         disturb(model, epoch, size=0.5)
         ratio = dict.fromkeys(model.modalities, 1.0)
         if epoch > 0:
@@ -120,46 +120,7 @@ def test_mslr_refuses_a_modality_that_is_not_there():
     assert refusal("mslr", "early", dims, coefficients={"video": 1}) is None
 
 
-def state(model, method):
-    return {**model.state_dict(), **{f"method.{key}": value for key, value in method.state_dict().items()}}
-
-
-@pytest.mark.parametrize(("name", "settings"), [("mslr", {}), ("mses", {"patience": 2})])
-def test_an_interruption_after_any_epoch_changes_nothing(name, settings):
-    data = clips(2)
-
-    def run(stop_after):
-        model = small_model("early", 2)
-        method = small_method(name, model, **settings)
-        rows = []
-        for epoch in range(10):
-            begin_epoch(method, epoch, data)
-            rows.append(dict(method.diagnostics))
-            optimizer = torch.optim.SGD(model.parameters(), 0.3)
-            torch.manual_seed(epoch)
-            for step in range(3):
-                optimizer.zero_grad()
-                inputs, labels = small_batch(2, seed=10 * epoch + step)
-                method.backward(on_model(method, model).loss(inputs, labels))
-                optimizer.step()
-            if epoch == stop_after:
-                weights, kept = copy.deepcopy(model.state_dict()), copy.deepcopy(method.state_dict())
-                model = small_model("early", 2, seed=7)
-                method = small_method(name, model, **settings)
-                model.load_state_dict(weights)
-                method.load_state_dict(kept)
-        return rows, state(model, method)
-
-    rows, end = run(stop_after=None)
-    assert len({value.item() for row in rows for value in row.values()}) > 1
-    for epoch in (0, 2, 6):
-        others, other = run(stop_after=epoch)
-        assert rows == others
-        assert all(torch.equal(value, other[key]) for key, value in end.items())
-
-
-@pytest.mark.parametrize("fusion", ["late_sum", "late_concat", "early"])
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize(("fusion", "count"), [("late_sum", 3), ("late_concat", 2), ("early", 2)])
 def test_mses_stops_and_restores_as_the_rule_says(fusion, count):
     model = small_model(fusion, count)
     method = small_method("mses", model, patience=2)

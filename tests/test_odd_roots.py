@@ -33,14 +33,15 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("form", ["/data/{}", "/data/{}/x", "data/{}", "dataset.annotations.clips"])
-def test_a_path_is_taken_as_it_is(tmp_path, name, form):
-    key, value = ("dataset.root", form.format(name)) if "{" in form else (form, f"/data/{name}/clips.csv")
+def test_a_path_is_taken_as_it_is(tmp_path, name):
+    """As the root and as a file of annotations, which are read alike; the name at the end and within."""
+    paths = {"clips": f"/data/{name}/clips.csv", "within": f"data/{name}/x", "last": f"data/{name}"}
+    added = [f"+dataset.annotations.{key}={path}" for key, path in paths.items() if key != "clips"]
     target = tmp_path / "params.yaml"
-    root = [] if key == "dataset.root" else ["dataset.root=raw"]
-    compose(["study=spoken_digits", *root, f"{key}={value}"], target, GROUPS)
+    given = [f"dataset.root=/data/{name}", f"dataset.annotations.clips={paths['clips']}", *added]
+    compose(["study=spoken_digits", *given], target, GROUPS)
     dataset = load(target).dataset
-    assert (dataset.root if key == "dataset.root" else dataset.annotations["clips"]) == value
+    assert (dataset.root, dataset.annotations) == (f"/data/{name}", paths)
 
 
 def test_a_name_without_a_slash_is_a_root_too(tmp_path):
@@ -67,23 +68,22 @@ def test_what_is_no_path_is_refused_with_the_exact_quoting(tmp_path):
 ALL = "ünï data (1) a,b a#b [x] {x} {{y}} 100% *?"
 
 
-@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
-def test_both_engines_read_a_folder_of_any_name(forked, tmp_path, engine):
+def test_both_engines_read_a_folder_of_any_name(forked, tmp_path):
     root = tmp_path / ALL
     root.mkdir()
     rows = [f"c{number},{split},{number % 2},{number}.txt" for number, split in enumerate(("train", "val", "test") * 4)]
-    (root / "manifest.csv").write_text("\n".join(["clip_id,split,label,text", *rows, ""]))
     for number in range(12):
         (root / f"{number}.txt").write_text("a word")
     clone = Clone.make(tmp_path / "clone", forked=forked)
     changes = ["~dataset.modalities", "+dataset.modalities={text: {kind: text, column: text}}"]
     changes += ["~features", "+features={text: {max_tokens: 4}}", "~encoders", "+encoders={text: {name: transformer}}"]
+    (root / "manifest.csv").write_text("clip_id,split,label,text\n")
     clone.agm("compose", "study=spoken_digits", f"dataset.root={root}", *changes)
-    run = {"snakemake": ("ingest",), "dvc": ("repro", "ingest")}[engine]
-    getattr(clone, engine)(*run)
-    manifest = clone.folder / "data/spoken_digits/manifest.json"
-    assert read_json(manifest)["clips"] == {"train": 4, "val": 4, "test": 4}
     assert yaml.safe_load((clone.folder / "params.yaml").read_text())["dataset"]["root"] == str(root)
-    (root / "manifest.csv").write_text("\n".join(["clip_id,split,label,text", *rows[:-3], ""]))
-    getattr(clone, engine)(*run)
-    assert read_json(manifest)["clips"] == {"train": 3, "val": 3, "test": 3}, "changed annotations are noticed"
+    # Each time the annotations have changed, which the engine whose turn it is must notice.
+    for engine, clips in ((clone.dvc, 4), (clone.snakemake, 3), (clone.dvc, 2)):
+        lines = ["clip_id,split,label,text", *rows[: 3 * clips], ""]
+        (root / "manifest.csv").write_text("\n".join(lines))
+        engine(*(("repro", "ingest") if engine == clone.dvc else ("ingest",)))
+        found = read_json(clone.folder / "data/spoken_digits/manifest.json")["clips"]
+        assert found == {"train": clips, "val": clips, "test": clips}

@@ -57,8 +57,15 @@ def given_to_fusion(model, run):
     return features
 
 
-@pytest.mark.parametrize("name", ["opm", "bml"])
-@pytest.mark.parametrize(("fusion", "count"), CASES)
+@pytest.mark.parametrize(
+    ("name", "fusion", "count"),
+    [
+        *(("opm", *case) for case in CASES),
+        ("bml", "late_concat", 2),
+        ("bml", "early", 3),
+        ("bml", "cross_attention", 2),
+    ],
+)
 def test_a_step_is_that_of_features_left_out_clip_by_clip(name, fusion, count):
     model = model_of(fusion, count)
     method = small_method(name, model, base=0.6, strength=0.9, share=1.0)

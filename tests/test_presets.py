@@ -1,7 +1,9 @@
 """The published experiments: each composes, is accepted, and builds the network of its published size."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -83,9 +85,12 @@ TRAINING = {
 }
 
 
-def composed(folder: Path, *overrides: str) -> Params:
-    compose([*overrides, "dataset.root=raw"], folder / "params.yaml", ROOT / "params")
-    return config.load(folder / "params.yaml")
+@cache
+def composed(*overrides: str) -> Params:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "params.yaml")
+        compose([*overrides, "dataset.root=raw"], path, ROOT / "params")
+        return config.load(path)
 
 
 def stored(params: Params) -> dict[str, Feature]:
@@ -102,8 +107,8 @@ def clips(features: dict[str, Feature], count: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("study", SIZES)
-def test_the_network_has_its_published_size(tmp_path, study):
-    params = composed(tmp_path, f"study={study}")
+def test_the_network_has_its_published_size(study):
+    params = composed(f"study={study}")
     shapes, dims, fused = SIZES[study]
     features = stored(params)
     assert {name: each.shape for name, each in features.items()} == shapes
@@ -146,8 +151,8 @@ def check_layers(study: str, model: Multimodal) -> None:
 
 
 @pytest.mark.parametrize("study", SIZES)
-def test_training_is_the_published_one(tmp_path, study):
-    params = composed(tmp_path, f"study={study}")
+def test_training_is_the_published_one(study):
+    params = composed(f"study={study}")
     alpha, bound, epochs, clip = TRAINING[study]
     agm = typed(params.methods["agm"])
     assert (agm.alpha, agm.bound, agm.window.first, agm.window.last) == (alpha, bound, 0, None)
@@ -159,28 +164,28 @@ def test_training_is_the_published_one(tmp_path, study):
     assert params.study.methods == ["joint", "agm"]
 
 
-def test_a_method_takes_the_settings_of_the_study_when_it_is_chosen(tmp_path):
+def test_a_method_takes_the_settings_of_the_study_when_it_is_chosen():
     """What belongs to one data set stands in its study, for methods that it does not compare by itself too."""
     chosen = "method=[joint,ogm,mslr,mses,inforeg]"
-    found = composed(tmp_path, "study=crema_d", chosen).methods
+    found = composed("study=crema_d", chosen).methods
     assert found["ogm"].alpha == 0.8 and found["mses"].patience == 80
     assert found["mslr"].coefficients == {"audio": 0.9, "video": 1.1}
     assert found["inforeg"].beta == {"audio": 0.95, "video": 0.1}
-    assert composed(tmp_path, "study=crema_d", chosen, "methods.ogm.alpha=0.1").methods["ogm"].alpha == 0.1
-    plain = composed(tmp_path, "study=kinetics_sounds", chosen).methods
+    assert composed("study=crema_d", chosen, "methods.ogm.alpha=0.1").methods["ogm"].alpha == 0.1
+    plain = composed("study=kinetics_sounds", chosen).methods
     assert (plain["ogm"].alpha, plain["mslr"].coefficients, plain["inforeg"].beta) == (0.3, None, 0.95)
-    assert list(composed(tmp_path, "study=table", "method=[joint,agm]").methods) == ["joint", "agm"]
+    assert list(composed("study=table", "method=[joint,agm]").methods) == ["joint", "agm"]
 
 
-def test_the_other_published_setting_of_ur_funny(tmp_path):
-    params = composed(tmp_path, "study=ur_funny", "fusion=[early]", "methods.agm.alpha=6.0")
+def test_the_other_published_setting_of_ur_funny():
+    params = composed("study=ur_funny", "fusion=[early]", "methods.agm.alpha=6.0")
     assert params.study.fusions == ["early"]
     assert (params.fusions["early"].hidden, params.fusions["early"].pieces) == ([2048, 1024], 2)
 
 
-def test_a_step_of_agm_at_full_size(tmp_path):
+def test_a_step_of_agm_at_full_size():
     """AVE, where everything is in the fusion; two clips."""
-    params = composed(tmp_path, "study=ave")
+    params = composed("study=ave")
     features = stored(params)
     model = build_joint(params, "psp", features, 28, seed=0)
     method = build_method(params.methods["agm"], model, seed=0)

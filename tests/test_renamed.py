@@ -1,12 +1,12 @@
 """Keys that had another name: refused with the new one wherever they are written, and listed on a page."""
 
+import copy
 import re
 import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from agm.pipeline import config
 from agm.pipeline.config import renamed
@@ -14,6 +14,7 @@ from agm.pipeline.config.compose import compose
 from agm.pipeline.config.renamed import RENAMED, Renamed
 from agm.pipeline.errors import AgmError
 from clone import ROOT, Clone
+from forked import Forked
 
 GROUPS = ROOT / "params"
 STUDY = ["study=demo", "fusion=[late_concat,cross_attention]"]
@@ -52,7 +53,7 @@ def test_every_old_key_is_refused_with_its_new_name(row: Renamed, content: dict[
     found = places(row, content)
     assert found, "the new key is one of the configuration"
     for old, new in found:
-        changed = yaml.safe_load(yaml.safe_dump(content))
+        changed = copy.deepcopy(content)
         section = value_at(changed, old[:-1])
         section[old[-1]] = value_at(changed, new)
         with pytest.raises(AgmError) as error:
@@ -98,8 +99,12 @@ def test_an_override_with_an_old_key_is_refused(tmp_path: Path, overrides: list[
     assert not (tmp_path / "params.yaml").exists()
 
 
-def test_a_group_of_ones_own_that_refers_to_an_old_key_is_refused(tmp_path: Path) -> None:
-    clone = Clone.make(tmp_path)
+@pytest.fixture(scope="module")
+def clone(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return Clone.make(tmp_path_factory.mktemp("clone"), forked=forked)
+
+
+def test_a_group_of_ones_own_that_refers_to_an_old_key_is_refused(clone: Clone) -> None:
     path = clone.folder / "params/trainer/mine.yaml"
     path.write_text("# @package trainer\ndefaults: [small]\n\nthreads: ${parts}\n")
     said = clone.agm("compose", "trainer=mine", fails=True)
@@ -107,17 +112,17 @@ def test_a_group_of_ones_own_that_refers_to_an_old_key_is_refused(tmp_path: Path
     clone.agm("compose", "--migrate", "params/trainer/mine.yaml")
     clone.agm("compose", "trainer=mine")
     assert config.load(clone.folder / "params.yaml").trainer.threads == 4
+    clone.run("git", "checkout", "--quiet", "params.yaml")
 
 
-def test_an_old_file_stops_every_command_and_is_rewritten_by_one(tmp_path: Path) -> None:
-    clone = Clone.make(tmp_path)
+def test_an_old_file_stops_every_command_and_is_rewritten_by_one(clone: Clone) -> None:
     path = clone.folder / "params.yaml"
     new = path.read_text()
     path.write_text(re.sub(r"^  grad_clip: ", "  clip: ", new, flags=re.MULTILINE))
     for said in (
         clone.agm("list", fails=True),
         clone.agm("code", fails=True),
-        clone.run("snakemake", "--dry-run", fails=True),
+        clone.run(*clone._program("snakemake"), "--dry-run", fails=True),
         clone.run(*clone._program("dvc"), "repro", "code", fails=True),
     ):
         assert "trainer.clip is now trainer.grad_clip" in said

@@ -113,6 +113,7 @@ def study(fusion: str, method: str) -> Graph:
         "fusions": {**PARAMS["fusions"], "cross_attention": ATTENTION},
         "study": {**PARAMS["study"], "fusions": [fusion], "methods": [method], "seeds": [0]},
         "methods": {method: {"name": method}},
+        "trainer": {**PARAMS["trainer"], "epochs": 2},
         "evaluation": {**PARAMS["evaluation"], "permutations": 4, "batch_size": 10},
     }
     Path("params.yaml").write_text(yaml.safe_dump(with_lists(content)))
@@ -221,15 +222,15 @@ def test_a_history_has_the_centred_accuracy_of_the_epoch_that_was_picked(job: Jo
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-@pytest.mark.parametrize("chance", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("chance", [0.1, 0.5])
 def test_intervals_over_clips_hold_the_truth_as_often_as_they_say(seeds: int, chance: float) -> None:
     """Of networks that guess: each answer is right with the same chance."""
     generator = np.random.default_rng(0)
     held = 0
-    for draw in range(200):
+    for draw in range(100):
         found = bootstrap_share(generator.random((seeds, 300)) < chance, 0.95, resamples=300, seed=draw)
         held += found.low <= chance <= found.high
-    assert 0.9 <= held / 200 <= 1
+    assert 0.9 <= held / 100 <= 1
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:

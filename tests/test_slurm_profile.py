@@ -20,25 +20,30 @@ from clone import ROOT, Clone
 from forked import Forked
 
 SBATCH = """\
-#!/usr/bin/env python3
+#!{python} -IS
 import base64, json, os, re, sys, zlib
 from pathlib import Path
-from agm.pipeline import config
-from stand_in import make
-from agm.pipeline.dag.graph import Graph
 
 first = next(word for word in sys.argv if word.startswith("--wrap="))
 others = re.search(r"--slurm-jobstep-array-execs='?([\\w+/=]+)", first)
 packed = json.loads(base64.b64decode(others[1])) if others else {}
+known = json.loads(Path(os.environ["SUBMISSIONS"], "jobs").read_text())
 for command in [first, *(zlib.decompress(bytes.fromhex(each)).decode() for each in packed.values())]:
     step, cell = re.search(r"--target-jobs '?(\\w+):(\\S*?)'? ", command).groups()
     wildcards = dict(each.split("=") for each in cell.split(",") if each)
     order = ("set", "fusion", "modality", "part", "method", "seed")
-    make(Graph(config.load()).job(step, *(wildcards[name] for name in order if name in wildcards)))
+    job = known[" ".join([step, *(wildcards[name] for name in order if name in wildcards)])]
+    for folder in job["folders"]:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    for path, content in job["files"]:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(content)
 Path(os.environ["SUBMISSIONS"], f"{os.getpid()}.json").write_text(json.dumps([step, *sys.argv[1:]]))
 print(os.getpid())
 """
 STAND_IN = """\
+import json, os
+from pathlib import Path
 from agm.pipeline import config
 from agm.pipeline.dag import provenance
 from agm.pipeline.io.files import replacing
@@ -53,11 +58,18 @@ def make(job):
             temporary.write_text("made") if output.suffix else temporary.mkdir()
     provenance.write(job, provenance.expected(job, PARAMS), {})
 
-if __name__ == "__main__":
-    list(raw.check(PARAMS))
-    for job in Graph(PARAMS).jobs:
-        make(job)
+list(raw.check(PARAMS))
+known = {}
+for job in Graph(PARAMS).jobs:
+    make(job)
+    files = [path for path in (*job.outputs, job.record, job.index) if path.is_file()]
+    known[" ".join([job.step, *job.cell])] = {
+        "folders": [str(path) for path in job.outputs if path.is_dir()],
+        "files": [(str(path), path.read_text()) for path in files],
+    }
+Path(os.environ["SUBMISSIONS"], "jobs").write_text(json.dumps(known))
 """
+"""Makes the files of every job, and tells what is in them: `sbatch` makes them again without importing anything."""
 SQUEUE = 'for file in "$SUBMISSIONS"/*.json; do echo "$(basename "$file" .json)|COMPLETED"; done'
 OTHERS = {
     "squeue": f"#!/bin/sh\n{SQUEUE}\n",
@@ -78,7 +90,7 @@ def submissions(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> dic
     clone.edit(str(PROFILE), "  account: null\n", "  account: team\n")
     clone.edit(str(PROFILE), "  by_data_set:\n", "  by_data_set:\n    dial:\n      shard: {time: 700}\n")
     tools = tmp_path_factory.mktemp("tools")
-    for name, script in {"sbatch": SBATCH, **OTHERS}.items():
+    for name, script in {"sbatch": SBATCH.replace("{python}", sys.executable), **OTHERS}.items():
         (tools / name).write_text(script)
         (tools / name).chmod(0o755)
     (tools / "stand_in.py").write_text(STAND_IN)

@@ -1,6 +1,7 @@
 """`agm status`: what of a study is done, running, out of date and why, failed and missing, on a real small study."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -40,6 +41,14 @@ def run_all() -> None:
     list(raw.check(graph.params))
     for job in graph.jobs:
         assert cli.main(job.command.split()[1:]) == 0, job.command
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Files are not waited for until the disk has them: no power fails here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -205,14 +214,16 @@ def test_a_change_that_is_taken_back_costs_nothing_and_says_so(study: Path, show
     assert attention(shown()) == []
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"index": "x", "made_from": {}, "files": {}}'])
-def test_a_damaged_record(study: Path, shown: Callable[..., str], content: str | None) -> None:
+def test_a_damaged_record(study: Path, shown: Callable[..., str]) -> None:
     job = Graph(config.load()).job("train", "late_concat", "joint", 0)
-    job.record.unlink()
-    if content is not None:
-        job.record.write_text(content)
-    (line,) = attention(shown())
-    assert line.startswith(f"out of date  `{job.command}`: {job.record} is missing or damaged, or of another ")
+    for content in (None, "", "{", "[]", "{}", '{"index": "x", "made_from": {}, "files": {}}'):
+        job.record.unlink()
+        if content is not None:
+            job.record.write_text(content)
+        (line,) = attention(shown())
+        said = f"out of date  `{job.command}`: {job.record} is missing or damaged, or of another "
+        assert line.startswith(said), content
+        job.record.touch()
 
 
 def test_a_record_of_another_version(study: Path, states: Callable[[], dict[str, dict]]) -> None:
@@ -308,8 +319,8 @@ def test_a_lock_on_a_result_that_is_up_to_date_is_no_run(study: Path, states: Ca
         assert states() == {}
 
 
-@pytest.fixture
-def diverged(study: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def failed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the study with two epochs, one run of a method has failed, and one concept that a method reads."""
     step = Training.train_step
     failing = {FAILING, "agm concept late_concat audio 0"}
@@ -318,10 +329,22 @@ def diverged(study: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         loss = step(training, batch)
         return loss * torch.nan if training.label in failing and training.history else loss
 
-    monkeypatch.setattr(Training, "train_step", train_step)
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("failed") / "copy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("AGM_WORKERS", "1")
+        patch.setattr(Training, "train_step", train_step)
+        write_params("trainer.epochs=2")
+        run_all()
+    return folder
+
+
+@pytest.fixture
+def diverged(failed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In that folder; only its parameters may be changed."""
+    monkeypatch.chdir(failed)
+    monkeypatch.setenv("AGM_WORKERS", "1")
     write_params("trainer.epochs=2")
-    run_all()
-    yield
 
 
 def test_a_failed_run_is_named_with_what_failed(

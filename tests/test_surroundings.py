@@ -22,6 +22,7 @@ from agm.pipeline.dag.graph import Graph
 from agm.pipeline.errors import AgmError, of_system
 from agm.pipeline.runtime import progress, terminal, variables
 from clone import ROOT, Clone
+from forked import Forked
 from small_shards import write_shards
 from test_train import PARAMS
 
@@ -46,11 +47,11 @@ def shell(command: str, folder: Path = ROOT, **environment: str) -> subprocess.C
 # --- streams ---
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(tmp_path: Path, closed: str) -> None:
     shutil.copytree(ROOT / "params", tmp_path / "params")
-    done = shell(f"$AGM compose study=demo {closed}; echo $?; $AGM list {closed}; echo $?", tmp_path)
-    assert (done.stdout, done.stderr) == ("0\n1\n", ""), "the second one is an error, which nobody hears of"
+    done = shell(f"$AGM status {closed}; echo $?; $AGM compose study=demo {closed}; echo $?", tmp_path)
+    assert (done.stdout, done.stderr) == ("1\n0\n", ""), "the first one is an error, which nobody hears of"
     compose = (tmp_path / "params.yaml").read_text()
     assert yaml.safe_load(compose)["study"]["name"] == "demo", "no file got what is meant for a stream"
 
@@ -160,12 +161,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Graph:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A checkout in which Snakemake made the manifest, although modules of libraries' names lie in its root."""
-    clone = Clone.make(tmp_path_factory.mktemp("made"), *TINY)
+def made(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A checkout in which Snakemake made the manifest, although modules of libraries' names lie in its root.
+
+    The first job is made by commands that import all they need, as a user's do.
+    """
+    clone = Clone.make(tmp_path_factory.mktemp("made"), *TINY, forked=forked)
     for name in SHADOWS:
         (clone.folder / name).write_text("raise SystemExit('not the library')")
-    clone.run(str(TOOLS / "snakemake"), "--cores", "2", MANIFEST, AGM_WORKERS="2")
+    cold = Clone(clone.folder)
+    cold.run(str(TOOLS / "snakemake"), "--cores", "2", "--until", "generate", "--", MANIFEST, AGM_WORKERS="2")
+    clone.run("snakemake", "--cores", "2", MANIFEST, AGM_WORKERS="2")
     return clone
 
 
@@ -178,7 +184,7 @@ def clone(made: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone
 
 def test_modules_of_libraries_names_are_not_imported(made: Clone) -> None:
     assert (made.folder / MANIFEST).exists()
-    assert "recorded 4 of " in made.run(str(TOOLS / "agm"), "record")
+    assert "recorded 4 of " in Clone(made.folder).run(str(TOOLS / "agm"), "record")
 
 
 @pytest.mark.heavy
@@ -206,22 +212,22 @@ def test_without_git(clone: Clone) -> None:
     assert "recorded 4 of " in clone.agm("record")
 
 
-@pytest.mark.parametrize("content", [b"", b"schema: '2.0'\nstages:\n  li", 512 * b"\0"])
-def test_a_damaged_lock_file_of_dvc(clone: Clone, content: bytes) -> None:
-    Path("dvc.lock").write_bytes(content)
-    with pytest.raises(AgmError, match="records results is damaged") as error:
-        repository.check(Graph(config.load()))
-    assert error.value.where == Path("dvc.lock")
-    assert "`git checkout dvc.lock`" in error.value.fix
+def test_a_damaged_lock_file_of_dvc(clone: Clone) -> None:
+    for content in (b"", b"schema: '2.0'\nstages:\n  li", 512 * b"\0"):
+        Path("dvc.lock").write_bytes(content)
+        with pytest.raises(AgmError, match="records results is damaged") as error:
+            repository.check(Graph(config.load()))
+        assert error.value.where == Path("dvc.lock")
+        assert "`git checkout dvc.lock`" in error.value.fix
 
 
-@pytest.mark.parametrize("content", ["", '{"write": {"/x', "\0\0\0\0"])
-def test_a_list_of_processes_that_a_full_disk_cut_short(clone: Clone, content: str) -> None:
+def test_a_list_of_processes_that_a_full_disk_cut_short(clone: Clone) -> None:
     Path(".dvc/tmp").mkdir(exist_ok=True)
-    Path(".dvc/tmp/rwlock").write_text(content)
-    Path(".dvc/tmp/lock").write_text("")
-    repository.check(Graph(config.load()))
-    assert json.loads(Path(".dvc/tmp/rwlock").read_text()) == {"write": {}, "read": {}}
+    for content in ("", '{"write": {"/x', "\0\0\0\0"):
+        Path(".dvc/tmp/rwlock").write_text(content)
+        Path(".dvc/tmp/lock").write_text("")
+        repository.check(Graph(config.load()))
+        assert json.loads(Path(".dvc/tmp/rwlock").read_text()) == {"write": {}, "read": {}}
 
 
 def test_results_behind_a_link(clone: Clone, tmp_path_factory: pytest.TempPathFactory, capsys) -> None:
@@ -234,7 +240,7 @@ def test_results_behind_a_link(clone: Clone, tmp_path_factory: pytest.TempPathFa
     # `agm code` is DVC's first stage: hours before it would refuse what it was to record.
     assert cli.main(["code"]) == 1
     assert "'data' is a link" in capsys.readouterr().err
-    assert shell("$AGM ingest --force", Path.cwd()).returncode == 0, "Snakemake's commands follow it"
+    clone.agm("ingest", "--force")  # Snakemake's commands follow it
     assert "data" not in clone.run("git", "status", "--short"), "git ignores the link as it does the folder"
 
 
@@ -245,7 +251,7 @@ def test_a_link_within_the_project_is_no_matter(project: Graph) -> None:
 
 
 def test_snakemakes_linter_finds_nothing(made: Clone) -> None:
-    said = made.run(str(TOOLS / "snakemake"), "--lint")
+    said = made.snakemake("--lint")
     assert "your workflow is in a good condition" in said
 
 

@@ -19,7 +19,7 @@ from agm.pipeline.steps.train.loop import Training
 from by_hand import begin_epoch
 from networks import CLASSES, refusal, small_batch, small_method, small_model
 
-COUNT = 3
+COUNT = 2
 aten = torch.ops.aten
 WAITING = {
     aten._local_scalar_dense,
@@ -123,23 +123,22 @@ def refused(name: str) -> str | None:
     return refusal(name, "late_concat", dims)
 
 
-@pytest.mark.parametrize("epoch", [0, 10])
 @pytest.mark.parametrize("name", METHODS)
-def test_no_step_reads_a_value_or_copies_between_devices(name: str, epoch: int) -> None:
+def test_no_step_reads_a_value_or_copies_between_devices(name: str) -> None:
     if reason := refused(name):
         pytest.skip(reason)
     run = training(name, "cpu")
-    for each in sorted({0, epoch}):
+    for epoch in (0, 10):
         run.model.train()
-        begin_epoch(run.method, each, run.data)
-    steps(run)
-    # Once more without values: whatever was left on the host shows as a copy or cannot be computed at all.
-    file = io.BytesIO()
-    torch.save(run, file)
-    file.seek(0)
-    away = torch.load(file, map_location="meta", weights_only=False)
-    away.data = FewClips("meta")
-    steps(away)
+        begin_epoch(run.method, epoch, run.data)
+        steps(run)
+        # Once more without values: whatever was left on the host shows as a copy or cannot be computed at all.
+        file = io.BytesIO()
+        torch.save(run, file)
+        file.seek(0)
+        away = torch.load(file, map_location="meta", weights_only=False)
+        away.data = FewClips("meta")
+        steps(away)
 
 
 MISTAKES = {

@@ -73,7 +73,7 @@ def gradient_norm(model: Multimodal, inputs: Inputs, labels: torch.Tensor) -> fl
     return torch.stack(squares).sum().sqrt().item()
 
 
-def norms(encoder: str, fusion: str, layers: int, seeds: int = 5) -> tuple[float, float]:
+def norms(encoder: str, fusion: str, layers: int, seeds: int = 3) -> tuple[float, float]:
     """The gradient norm of the full pass, and how many times larger that of the worse masked pass is: medians."""
     full, masked = [], []
     for seed in range(seeds):
@@ -93,16 +93,15 @@ def norms(encoder: str, fusion: str, layers: int, seeds: int = 5) -> tuple[float
 def test_depth_does_not_multiply_the_gradient_at_a_zero_input(encoder, fusion):
     """AGM descends the masked passes too. Each post-norm layer without a bias multiplied their gradient by 316."""
     full, masked = norms(encoder, fusion, layers=1)
-    for layers in (2, 8):
-        deeper, deeper_masked = norms(encoder, fusion, layers)
-        assert deeper_masked < 1000
-        assert deeper_masked <= 3 * masked
-        # Clips of zeros are in the full pass too, and must not end plain training.
-        assert deeper <= 3 * full
+    deeper, deeper_masked = norms(encoder, fusion, layers=8)
+    assert deeper_masked < 1000
+    assert deeper_masked <= 3 * masked
+    # Clips of zeros are in the full pass too, and must not end plain training.
+    assert deeper <= 3 * full
 
 
 @pytest.mark.parametrize("encoder", FLAT)
-@pytest.mark.parametrize("fusion", [fusion for fusion in FUSIONS if fusion != "psp"])
+@pytest.mark.parametrize("fusion", ["late_concat", "early", "cross_attention"])
 def test_convolutions_have_bounded_gradients_at_a_zero_input(encoder, fusion):
     full, masked = norms(encoder, fusion, layers=1, seeds=1)
     assert full < 1000

@@ -5,6 +5,7 @@ the file system, or in the middle of writing a file. Where the machine lets its 
 disk of its own in memory, which can be full at any byte, and which nobody else sees.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from forked import LIBRARIES
 
 LATE = ("agm.", "torch", "matplotlib", "polars", "pyarrow", "sklearn", "scipy", "PIL", "av.")
 STORE = ".cache/store"
@@ -278,9 +281,14 @@ def main(folder: str) -> None:
     import agm.pipeline.cli
     import agm.pipeline.dag.make
     import agm.pipeline.steps
+    from agm.pipeline.dag import code
 
-    for module in agm.pipeline.steps.MODULES.values():
-        __import__(module)
+    for name in (*agm.pipeline.steps.MODULES.values(), *LIBRARIES):
+        importlib.import_module(name)
+    for step in code.STEPS:
+        code.fingerprint(step)
+    # What is there now is no garbage: a child that looked for some would copy every page.
+    gc.freeze()
     os.chdir(folder)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

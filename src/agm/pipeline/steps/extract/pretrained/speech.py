@@ -45,12 +45,12 @@ def network(settings: FrozenSound, key: str) -> Speech:
         what = f"torchaudio has no pipeline '{settings.model}' of this kind"
         raise AgmError(what, where=f"{key}.model", fix=f"one of {', '.join(known)}")
     chosen = known[settings.model]
-    found = chosen.build()
+    model = chosen.build()
     path = Path(settings.weights)
     state = weights.read(path, f"{key}.weights")
     weights.rename(state, lambda name: None if name.startswith("aux.") else name)
-    weights.fill(found, state, path, settings.model)
-    return Speech(found, chosen.normalise)
+    weights.fill(model, state, path, settings.model)
+    return Speech(model, chosen.normalise)
 
 
 def load(source: Source, settings: AudioFeatures) -> np.ndarray:
