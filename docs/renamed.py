@@ -35,7 +35,8 @@ trainer.clip=2` is refused by DVC itself, because the key is not in `params.yaml
 AFTER = """
 The values mean what they meant, except that `num_parts` is a number: `num_parts: 4` was `parts: [0, 1, 2, 3]`. Results
 that were made with an old `params.yaml` are made again once, because their records name the old keys. Columns of CSV
-and Parquet files keep their names.
+and Parquet files keep their names. `data/<dataset>/rejected.parquet` is `quarantine-ingest.parquet` now, and the key
+`rejected` of indexes and of `reports/report.json` is `quarantined`.
 
 ## Names in Python
 

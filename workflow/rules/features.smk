@@ -31,7 +31,7 @@ rule shard:
             )
         ),
         clips=settled("<data>/manifest.parquet"),
-        rejected=settled("<data>/rejected.parquet"),
+        quarantined=settled("<data>/quarantine-ingest.parquet"),
         tensors=settled(
             expand(
                 "<data>/features/{modality}/part-{part}.parquet",

@@ -63,7 +63,7 @@ rule ingest:
         index="<data>/manifest.json",
         record="records/<data>/manifest.json",
         clips="<data>/manifest.parquet",
-        rejected="<data>/rejected.parquet",
+        quarantined="<data>/quarantine-ingest.parquet",
     log:
         "logs/ingest.log",
     threads: 64  # as many as there are

@@ -125,7 +125,7 @@ class Graph:
             step="ingest",
             cell=(),
             index=self.data / "manifest.json",
-            outputs=(self.data / "manifest.parquet", self.data / "rejected.parquet"),
+            outputs=(self.data / "manifest.parquet", self.data / "quarantine-ingest.parquet"),
             inputs=(self.data / "listing.json",),
             data=(self.data / "clips.parquet", self.data / "listing.parquet"),
             parameters=(*self._source, "dataset.limits", "dataset.quarantine"),
@@ -175,7 +175,7 @@ class Graph:
             index=self.data / "shards.json",
             outputs=(self.data / "shards", self.data / "quarantine.parquet"),
             inputs=(self.data / "manifest.json", *_indexes(parts)),
-            data=(self.data / "manifest.parquet", self.data / "rejected.parquet", *_outputs(parts)),
+            data=(self.data / "manifest.parquet", self.data / "quarantine-ingest.parquet", *_outputs(parts)),
             parameters=("shards", "num_parts", "dataset.modalities"),
             code=("shard",),
         )

@@ -68,10 +68,10 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     made_by = _recipe(params, modality, clips, sources)
     pretrained = made_by.pretrained and files.digest(made_by.pretrained)
     identity = _identity(params, modality, made_by, pretrained)
-    rejected: list[dict[str, Any]] = []
-    rows = _extract(params, job, made_by, identity, chosen, sources, rejected)
-    if rejected:
-        say(f"extract {modality} {part}: {len(rejected)} clips quarantined, the first: {rejected[0]['reason']}")
+    quarantined: list[dict[str, Any]] = []
+    rows = _extract(params, job, made_by, identity, chosen, sources, quarantined)
+    if quarantined:
+        say(f"extract {modality} {part}: {len(quarantined)} clips quarantined, the first: {quarantined[0]['reason']}")
     feature = made_by.feature
     return {
         "feature": {
@@ -83,7 +83,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "pretrained": pretrained,
         "recipe": identity,
         "rows": rows,
-        "rejected": rejected,
+        "quarantined": quarantined,
         "sha256": files.checksums(job.outputs[0].parent, [job.outputs[0].name]),
     }
 
@@ -105,9 +105,9 @@ def _extract(
     identity: str,
     clips: pl.DataFrame,
     sources: list[Source],
-    rejected: list[dict[str, Any]],
+    quarantined: list[dict[str, Any]],
 ) -> int:
-    """Write the tensors of the part, append the clips that failed to `rejected`, and return the number of tensors."""
+    """Write the tensors of the part, append the clips that failed to `quarantined`; returns the number of tensors."""
     modality, part = job.cell
     root = Path(params.dataset.root)
     with kept.taken(modality, identity, made_by.feature, [source.key for source in sources]) as before:
@@ -117,12 +117,12 @@ def _extract(
         extracted = _results(new, made_by, params.dataset, f"extract {modality} {int(part)}")
         results = before.merged(extracted, len(sources))
         with files.replacing(job.outputs[0]) as temporary:
-            rows = _write(temporary, _usable(clips, sources, results, modality, rejected), made_by.feature)
+            rows = _write(temporary, _usable(clips, sources, results, modality, quarantined), made_by.feature)
             # Inside the block, so that a part without tensors is not kept.
-            if rejected and not rows:
+            if quarantined and not rows:
                 raise AgmError(
-                    f"Not one of {len(rejected)} clips can be used; the first because: {rejected[0]['reason']}",
-                    where=root / (rejected[0]["path"] or ""),
+                    f"Not one of {len(quarantined)} clips can be used; the first because: {quarantined[0]['reason']}",
+                    where=root / (quarantined[0]["path"] or ""),
                     fix=f"see dataset.root and dataset.modalities.{modality} in params.yaml",
                 )
     return rows
@@ -154,7 +154,7 @@ def _check_unchanged(params: Params, sources: list[Source]) -> None:
     present = existing_or_absent(ask(params.dataset, sorted(listed)))
     changed = []
     for path, identity in identities(Graph(params), params.dataset, present).items():
-        # A file that is gone or cannot be reached is rejected later, with its reason.
+        # A file that is gone or cannot be reached is quarantined later, with its reason.
         if identity is not None and identity != listed[path]:
             changed.append(path)
     if changed:
@@ -253,15 +253,15 @@ def _usable(
     sources: list[Source],
     results: Iterator[Result],
     modality: str,
-    rejected: list[dict[str, Any]],
+    quarantined: list[dict[str, Any]],
 ) -> Iterator[Row]:
-    """Yield the rows of the clips that have a tensor; append the others to `rejected`."""
+    """Yield the rows of the clips that have a tensor; append the others to `quarantined`."""
     rows = zip(clips["clip_id"], clips["split"], sources, results, strict=True)
     for clip_id, split, source, (result, content) in rows:
         if not isinstance(result, str):
             yield clip_id, source.key, content, result
             continue
-        rejected.append(
+        quarantined.append(
             {
                 "clip_id": clip_id,
                 "split": split,

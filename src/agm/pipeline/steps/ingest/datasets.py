@@ -235,7 +235,7 @@ def _quarantined(folder: Path) -> Iterator[str]:
     # The first table is made by `agm shard`, of all steps; until then there is that of `agm ingest` alone.
     path = folder / "quarantine.parquet"
     if not path.exists():
-        path = folder / "rejected.parquet"
+        path = folder / "quarantine-ingest.parquet"
     if not path.exists():
         return
     table = pl.read_parquet(path)

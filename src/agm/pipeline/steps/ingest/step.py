@@ -7,7 +7,8 @@
                                       digests that are equal for equal texts
     data/<dataset>/manifest.json      the classes, clips per split, groups in several splits, flaws of each modality,
                                       other warnings
-    data/<dataset>/rejected.parquet   a row per clip that goes into quarantine, with the reason
+    data/<dataset>/quarantine-ingest.parquet
+                                      a row per clip that goes into quarantine here, with the reason
 
 A clip that cannot be used is quarantined and never stops the run. `dataset.split` assigns the splits that the
 annotations leave open. The manifest's rows are in a seeded random order that every later step keeps. Raw files are only
@@ -44,10 +45,10 @@ CHUNK = 32
 
 
 def run(params: Params, job: Job) -> dict[str, Any]:
-    """Write the manifest and the rejected clips.
+    """Write the manifest and the quarantined clips.
 
     Returns:
-        The classes, clips per split, number of rejected clips, checksums, leaks, flaws and warnings.
+        The classes, clips per split, number of quarantined clips, checksums, leaks, flaws and warnings.
 
     Raises:
         AgmError: for files that changed since they were listed, a single class, or a split without clips.
@@ -60,23 +61,23 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     _check_classes(classes, dataset)
     probes = _probes(clips, dataset)
     manifest = _manifest(clips, splits, probes, classes, dataset)
-    rejected = _rejected(clips, splits, probes)
+    quarantined = _quarantined(clips, splits, probes)
     counts = {split: manifest["split"].eq(split).sum() for split in SPLITS}
-    _check_splits(counts, splits, rejected, dataset, notes)
-    manifest_target, rejected_target = job.outputs
+    _check_splits(counts, splits, quarantined, dataset, notes)
+    manifest_target, quarantined_target = job.outputs
     write_parquet(manifest_target, manifest)
-    write_parquet(rejected_target, rejected)
+    write_parquet(quarantined_target, quarantined)
     leaks = straddling(manifest, dataset)
     flaws = _flaws(probes, dataset)
     warnings = [*notes, *_warnings(manifest, classes), *_flawed(flaws)]
     for line in (*leaks, *warnings):
         say(line)
-    say(f"ingest: {len(manifest)} clips can be used, {len(rejected)} cannot")
+    say(f"ingest: {len(manifest)} clips can be used, {len(quarantined)} cannot")
     return {
         "classes": classes,
         "clips": counts,
-        "rejected": len(rejected),
-        "sha256": checksums(job.index.parent, [manifest_target.name, rejected_target.name]),
+        "quarantined": len(quarantined),
+        "sha256": checksums(job.index.parent, [manifest_target.name, quarantined_target.name]),
         "leaks": leaks,
         "flaws": flaws,
         "warnings": warnings,
@@ -162,7 +163,7 @@ def _manifest(
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _rejected(
+def _quarantined(
     clips: Sequence[Clip], splits: Sequence[str], probes: Sequence[dict[str, Media] | Rejection]
 ) -> pl.DataFrame:
     """The clips that cannot be used, in the order of the annotations."""
@@ -220,7 +221,7 @@ def _check_classes(classes: Sequence[str], dataset: Dataset) -> None:
 
 
 def _check_splits(
-    counts: dict[str, int], splits: Sequence[str], rejected: pl.DataFrame, dataset: Dataset, notes: Sequence[str]
+    counts: dict[str, int], splits: Sequence[str], quarantined: pl.DataFrame, dataset: Dataset, notes: Sequence[str]
 ) -> None:
     """Refuse data without clips to train on, to validate with or to test on."""
     fix = "mend the files, or name other ones in the annotations"
@@ -233,7 +234,7 @@ def _check_splits(
             continue
         # The annotations have clips of this split: say why none can be used.
         if split in splits:
-            reason, often = Counter(rejected.filter(split=split)["reason"]).most_common(1)[0]
+            reason, often = Counter(quarantined.filter(split=split)["reason"]).most_common(1)[0]
             raise AgmError(
                 f"No clip of the split '{split}' can be used; {often} of {splits.count(split)} because: {reason}",
                 where=dataset.root,

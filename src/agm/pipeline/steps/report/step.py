@@ -64,7 +64,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "leaks": study.inspection["leaks"],
         "failed": [run.command for run in study.failed],
         "runs": len(study.runs),
-        "rejected": study.shards["rejected"],
+        "quarantined": study.shards["quarantined"],
         "sha256": checksums(page.parent, [metrics_file.name, results_file.name, summary.name]),
     }
 

@@ -1,6 +1,6 @@
 """Join the modalities by clip into shards that training streams from: agm shard
 
-Reads    data/<data set>/manifest.parquet, rejected.parquet and features/<modality>/part-<part>.parquet
+Reads    data/<data set>/manifest.parquet, quarantine-ingest.parquet and features/<modality>/part-<part>.parquet
 Writes   data/<data set>/shards/<split>-<number>.parquet: clip_id, label, and one tensor column per modality
          data/<data set>/shards.json: what the tensors are (mean and standard deviation over the training split
          included), counts per split and class, checksums
@@ -111,18 +111,18 @@ def run(params: Params, job: Job) -> dict[str, Any]:
     graph = Graph(params)
     parts: dict[str, list[Job]] = {}
     features: dict[str, Feature] = {}
-    rejected: list[dict[str, Any]] = []
+    by_extract: list[dict[str, Any]] = []
     for name in params.dataset.modalities:
         parts[name] = graph.parts(name)
         indexes = [files.read_index(part.index, part.command) for part in parts[name]]
         features[name] = _agreed(parts[name], indexes)
         for index in indexes:
-            rejected += index["rejected"]
+            by_extract += index["quarantined"]
     clips = _joined(_manifest(graph), parts)
     with files.replacing(folder) as temporary:
         temporary.mkdir()
         writers, moments = _write(temporary, clips, parts, features, params)
-    quarantined = _quarantine(graph, quarantine, rejected)
+    quarantined = _quarantine(graph, quarantine, by_extract)
     # Text has no moments: its tensors hold ids of words.
     for name, of_channels in moments.items():
         features[name] = replace(features[name], mean=of_channels.mean, std=of_channels.std)
@@ -132,7 +132,7 @@ def run(params: Params, job: Job) -> dict[str, Any]:
         "features": {name: feature.to_json() for name, feature in features.items()},
         "splits": {split: _counted(writer, classes) for split, writer in writers.items()},
         "content": _content(writers, params),
-        "rejected": quarantined,
+        "quarantined": quarantined,
         "sha256": files.checksums(graph.data, [quarantine.name]),
     }
 
@@ -175,7 +175,7 @@ def _joined(manifest: pl.DataFrame, parts: dict[str, list[Job]]) -> pl.DataFrame
         fewest = FEWEST_CLIPS[split]
         if left < fewest:
             what = f"Too few clips of the split {split} have all of {', '.join(parts)}: {left}, and {fewest} are needed"
-            raise AgmError(what, fix="the `rejected` lists of the parts, beside their features, give the reasons")
+            raise AgmError(what, fix="the `quarantined` lists of the parts, beside their features, give the reasons")
     return manifest
 
 
@@ -229,11 +229,10 @@ def _rows(parts: list[Job], feature: Feature, kept: set[str]) -> Iterator[tuple[
 # --- write the quarantine table and the index ---
 
 
-def _quarantine(graph: Graph, target: Path, rejected: list[dict[str, Any]]) -> int:
-    """Write the clips that ingest and extract (`rejected`) quarantined, and return how many clips these are."""
-    by_ingest = pl.read_parquet(graph.data / "rejected.parquet", columns=list(QUARANTINE))
-    by_extract = pl.DataFrame(rejected, schema=QUARANTINE)
-    table = pl.concat([by_ingest.cast(QUARANTINE), by_extract])
+def _quarantine(graph: Graph, target: Path, by_extract: list[dict[str, Any]]) -> int:
+    """Write the clips that ingest and extract quarantined, and return how many clips these are."""
+    by_ingest = pl.read_parquet(graph.data / "quarantine-ingest.parquet", columns=list(QUARANTINE))
+    table = pl.concat([by_ingest.cast(QUARANTINE), pl.DataFrame(by_extract, schema=QUARANTINE)])
     files.write_parquet(target, table)
     # One clip may have a row for each modality.
     return table["clip_id"].n_unique()
