@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import shutil
 import signal
 import time
@@ -145,6 +146,20 @@ def test_killed_while_a_checkpoint_is_written(
         return cli.main(list(JOB))
 
     assert ended(started(deadly_run)) == -signal.SIGKILL
+    run_both()
+    assert results() == undisturbed[1]
+
+
+def test_killed_within_the_bytes_of_a_checkpoint(folder: Path, undisturbed: Undisturbed) -> None:
+    def deadly_run() -> int:
+        # Python ignores this signal, which then is an error of the write instead.
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        return cli.main(list(JOB))
+
+    assert ended(started(deadly_run)) == -signal.SIGXFSZ
+    (cut,) = Path(".cache/train").glob("*/*.safetensors")
+    assert cut.name.startswith(".tmp-"), "a part of a file under its final name"
     run_both()
     assert results() == undisturbed[1]
 
