@@ -3,7 +3,7 @@
 A key that keeps its section is replaced letter by letter, so that values, comments and layout stay as they are; so are
 references to it (`${trainer.clip}`) and the package in the header of a group's file (`# @package trainer`). A key that
 moves to another section, or whose new name is there already, makes ruamel.yaml write the file anew: values and comments
-stay, and the layout may change a little.
+stay, and the layout may change a little. A whole configuration gets the block `dvc`, which old ones do not have.
 """
 
 import re
@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, get_args
 
+import yaml
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -21,7 +22,8 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from agm.pipeline.config import renamed
 from agm.pipeline.config.renamed import Renamed
-from agm.pipeline.config.schema import Features
+from agm.pipeline.config.schema import Features, Params
+from agm.pipeline.config.schema.params import lists_of_methods
 from agm.pipeline.errors import AgmError
 from agm.pipeline.io.files import replacing
 from agm.pipeline.runtime.progress import say
@@ -32,6 +34,8 @@ PACKAGE = re.compile(r"@([a-z_][\w.]*)")
 """The package in an entry of the defaults: `/method@methods.mine`."""
 REFERENCE = re.compile(r"(\$\{(?:oc\.(?:select|dict\.keys|dict\.values):)?)(\.*)([A-Za-z_][\w.]*)")
 """A reference of OmegaConf: what is before the key, the dots of a relative one, the key."""
+WHOLE = Params.model_fields.keys() - {"dvc"}
+"""The sections of a whole configuration; a file of params/ has some of them."""
 BY_HAND = "write the new names by hand, then run it again"
 FEATURES: dict[str, set[str]] = {}
 """The keys that the features of each kind of modality have."""
@@ -97,9 +101,26 @@ def rewritten(text: str, path: Path) -> tuple[str, list[str], list[str]]:
         except YAMLError as error:
             raise AgmError(f"The file cannot be read: {error}", where=path) from None
         if edit is None:
-            return text, changes, by_hand
+            break
         text, said = edit
         changes.append(said)
+    if block := _missing_lists(YAML(typ="safe").load(text)):
+        newline = "\r\n" if "\r\n" in text else "\n"
+        # The last line may have no end.
+        text = text.rstrip("\r\n") + newline + block.replace("\n", newline)
+        changes.append("dvc is added: the lists of dvc.yaml, which follow from study.methods")
+    return text, changes, by_hand
+
+
+def _missing_lists(content: Any) -> str:
+    """The block `dvc` of a whole configuration that has none; else nothing."""
+    if not isinstance(content, Mapping) or "dvc" in content or not content.keys() >= WHOLE:
+        return ""
+    study, methods = content["study"], content["methods"]
+    if not (isinstance(study, Mapping) and isinstance(study.get("methods"), list) and isinstance(methods, Mapping)):
+        return ""
+    names = {name: block.get("name") for name, block in methods.items() if isinstance(block, Mapping)}
+    return yaml.safe_dump({"dvc": lists_of_methods(study["methods"], names)}, sort_keys=False)
 
 
 class _Document:

@@ -88,7 +88,7 @@ def mistake(overrides: Sequence[str], groups: Path, error: Exception) -> AgmErro
     whole = [choice.input_line for choice in choices if choice.package is None]
     try:
         content = OmegaConf.to_container(composed(whole, groups))
-    except HydraException:
+    except (HydraException, ValueError):
         content = {}
     for override in parsed:
         if said := _renamed(override.key_or_group, content):

@@ -42,7 +42,9 @@ def lists_of_methods(chosen: Iterable[str], names: Mapping[str, Any]) -> dict[st
     """
     lists: dict[str, list[str]] = {"methods": [], "methods_after_runs": []}
     for key in chosen:
-        lists["methods_after_runs" if names.get(key) in PREREQUISITES else "methods"].append(key)
+        # What is no text is no method, which the check of all parameters tells.
+        reads_runs = str(names.get(str(key))) in PREREQUISITES
+        lists["methods_after_runs" if reads_runs else "methods"].append(key)
     return lists
 
 
