@@ -8,7 +8,7 @@ import json
 import signal
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -114,11 +114,17 @@ def test_what_a_method_cannot_train_is_refused_when_composing(name: str) -> None
     assert said.count(" with fusions.") == len(expected)
 
 
-Start = tuple[dict[str, torch.Tensor], loop.Batch, set[float], dict[str, Any]]
+class Start(NamedTuple):
+    """A run's first step: initial weights, first batch, bounds of the clipping, and defaults of the optimizer."""
+
+    weights: dict[str, torch.Tensor]
+    batch: loop.Batch
+    clipped: set[float]
+    defaults: dict[str, Any]
 
 
 def start(graph: Graph, name: str) -> Start:
-    """Weights, first batch, bounds of the clipping and defaults of the optimizer, of a run's first step."""
+    """The first step of the run of a method."""
     run = training(graph, name)
     run.model.train()
     weights = {key: value.clone() for key, value in run.model.state_dict().items()}
@@ -129,7 +135,7 @@ def start(graph: Graph, name: str) -> Start:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "clip_gradients", lambda *given: clipped.add(given[2]) or clip(*given))
         assert torch.isfinite(run.train_step(batch))
-    return weights, batch, clipped, run.optimizer.defaults
+    return Start(weights, batch, clipped, run.optimizer.defaults)
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +150,14 @@ def joint_start(folder: Path) -> Start:
 def test_every_method_starts_from_joint_trainings_weights_batches_and_clipping(
     graph: Graph, joint_start: Start, name: str
 ) -> None:
-    weights, batch, clipped, defaults = start(graph, name)
-    assert batch.ids == joint_start[1].ids
-    assert all(torch.equal(x, batch.inputs[key]) for key, x in joint_start[1].inputs.items())
-    assert clipped == joint_start[2] == {graph.params.trainer.grad_clip}
-    assert defaults == joint_start[3]
-    for key, weight in joint_start[0].items():
+    own = start(graph, name)
+    assert own.batch.ids == joint_start.batch.ids
+    assert all(torch.equal(x, own.batch.inputs[key]) for key, x in joint_start.batch.inputs.items())
+    assert own.clipped == joint_start.clipped == {graph.params.trainer.grad_clip}
+    assert own.defaults == joint_start.defaults
+    for key, weight in joint_start.weights.items():
         if not (name in OWN_FUSION and key.startswith("fusion.")):
-            assert torch.equal(weights[key], weight), key
+            assert torch.equal(own.weights[key], weight), key
 
 
 @pytest.mark.numerical

@@ -22,6 +22,8 @@ from clone import ROOT
 from media import tone, write_image, write_wav
 from pipeline import TINY
 
+pytestmark = pytest.mark.usefixtures("without_fsync")
+
 STUDY = (*TINY, "study=spoken_digits", "trainer.batch_size=4", "features.audio.seconds=0.2", "method=[joint,agm,umt]")
 CLIPS = 24
 STEPS_OF_RUNS = ("train", "concept", "evaluate", "evaluate_concept")
@@ -71,14 +73,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         compose([*STUDY, "dataset.root=raw"], groups=ROOT / "params")
         run_outdated()
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    """Files are not waited for until the disk has them: no power fails here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import base64
 import copy
 import dataclasses
 import html
-import os
 import pickle
 import re
 import shutil
@@ -26,6 +25,8 @@ from agm.pipeline.io.files import checksums, read_json, write_json
 from agm.pipeline.steps.report import data_tables, drawing, figures
 from agm.pipeline.steps.report.collect import collect
 from whole import whole
+
+pytestmark = pytest.mark.usefixtures("without_fsync")
 
 KINDS = {"video": "video", "audio": "audio", "text": "text", "image": "image"}
 ALONE = {"video": 0.87, "audio": 0.94, "text": 0.72, "image": 0.6}
@@ -331,12 +332,8 @@ DRAWN: dict[bytes, drawing.Panel] = {}
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """Panels are not drawn, which takes most of a report's time, and files are not waited for until the disk has them.
-
-    Tests that are about figures ask for `drawn`.
-    """
+    """Panels are not drawn, which takes most of a report's time. Tests that are about figures ask for `drawn`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
         for draw in DRAW:
             patch.setattr(figures, draw.__name__, lambda title, *numbers, **more: drawing.Panel(title, "<svg></svg>"))
         yield

@@ -1,12 +1,11 @@
 """`agm status`: what of a study is done, running, out of date and why, failed and missing, on a real small study."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,8 @@ from agm.pipeline.steps.train.loop import Training
 from clone import ROOT
 from pipeline import TINY
 from test_exactness import write_clips, write_table
+
+pytestmark = pytest.mark.usefixtures("without_fsync")
 
 METHODS = "method=[joint,agm,umt]"
 STUDY = (*TINY, "study=spoken_digits", "trainer.batch_size=4", "features.audio.seconds=0.2", "dataset.root=raw")
@@ -41,14 +42,6 @@ def run_all() -> None:
     list(raw.check(graph.params))
     for job in graph.jobs:
         assert cli.main(job.command.split()[1:]) == 0, job.command
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    """Files are not waited for until the disk has them: no power fails here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
 
 
 @pytest.fixture(scope="module")

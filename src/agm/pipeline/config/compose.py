@@ -3,7 +3,7 @@
 `dvc exp run -S` changes single parameters of the file that was composed, and keeps everything else.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,7 @@ def compose(overrides: list[str], target: Path = PARAMS_FILE, groups: Path = GRO
         chosen = content.study.methods
         # What is no list is told by the check below.
         if isinstance(chosen, Sequence):
-            names = {name: block.get("name") for name, block in content.methods.items() if isinstance(block, Mapping)}
-            OmegaConf.update(content, "dvc", lists_of_methods(chosen, names), force_add=True)
+            OmegaConf.update(content, "dvc", lists_of_methods(chosen, content.methods), force_add=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: an integer of 5,000 digits
         raise mistake(given, groups, error) from None
     text = OmegaConf.to_yaml(content)

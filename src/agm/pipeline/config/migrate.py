@@ -97,14 +97,15 @@ def rewritten(text: str, path: Path) -> tuple[str, list[str], list[str]]:
     # One change at a time, each in the text that the one before left: positions shift, and rows may build on others.
     while True:
         try:
-            edit = _next_edit(_Document(text, path), by_hand)
+            document = _Document(text, path)
+            edit = _next_edit(document, by_hand)
         except YAMLError as error:
             raise AgmError(f"The file cannot be read: {error}", where=path) from None
         if edit is None:
             break
         text, said = edit
         changes.append(said)
-    if block := _missing_lists(YAML(typ="safe").load(text)):
+    if block := _missing_lists(document.content):
         newline = "\r\n" if "\r\n" in text else "\n"
         # The last line may have no end.
         text = text.rstrip("\r\n") + newline + block.replace("\n", newline)
@@ -119,8 +120,7 @@ def _missing_lists(content: Any) -> str:
     study, methods = content["study"], content["methods"]
     if not (isinstance(study, Mapping) and isinstance(study.get("methods"), list) and isinstance(methods, Mapping)):
         return ""
-    names = {name: block.get("name") for name, block in methods.items() if isinstance(block, Mapping)}
-    return yaml.safe_dump({"dvc": lists_of_methods(study["methods"], names)}, sort_keys=False)
+    return yaml.safe_dump({"dvc": lists_of_methods(study["methods"], methods)}, sort_keys=False)
 
 
 class _Document:

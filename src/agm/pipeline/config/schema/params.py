@@ -33,17 +33,18 @@ def _without_modality(content: dict[str, Any], modalities: Collection[str]) -> l
     return problems
 
 
-def lists_of_methods(chosen: Iterable[str], names: Mapping[str, Any]) -> dict[str, list[str]]:
+def lists_of_methods(chosen: Iterable[str], methods: Mapping[str, Any]) -> dict[str, list[str]]:
     """The block `dvc`: the methods of a study, those that read finished runs apart.
 
     Args:
         chosen: `study.methods`.
-        names: for each key of `methods` its `name`, that of a method of the library.
+        methods: the blocks of the methods as they are written, each with the `name` of a method of the library.
     """
     lists: dict[str, list[str]] = {"methods": [], "methods_after_runs": []}
     for key in chosen:
-        # What is no text is no method, which the check of all parameters tells.
-        reads_runs = str(names.get(str(key))) in PREREQUISITES
+        # What is no text, or no block, is told by the check of all parameters.
+        block = methods.get(str(key))
+        reads_runs = isinstance(block, Mapping) and str(block.get("name")) in PREREQUISITES
         lists["methods_after_runs" if reads_runs else "methods"].append(key)
     return lists
 
@@ -113,7 +114,7 @@ class Params(Block):
         if not self.study.methods:
             problems.append("study.methods: there is none; 'joint' is what the others are compared with")
         joint = self.methods.get("joint")
-        lists = lists_of_methods(self.study.methods, {name: block.name for name, block in self.methods.items()})
+        lists = lists_of_methods(self.study.methods, {key: {"name": block.name} for key, block in self.methods.items()})
         readers = lists["methods_after_runs"]
         if readers and ("joint" not in self.study.methods or joint is None or joint.name != "joint"):
             problems.append(f"study.methods: {readers} read the run of plain joint training; add method 'joint'")
