@@ -22,6 +22,9 @@ from agm.pipeline.errors import AgmError
 METADATA = b"agm.tensors"
 VERSION = 1
 PAGE_BYTES = 8 << 20
+DAMAGED = (OSError, ValueError, pa.ArrowException)
+"""What pyarrow raises for a damaged file: also UnicodeDecodeError, and ArrowNotImplementedError for a form that it does
+not know."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agm.pipeline.dag import store
@@ -107,7 +106,7 @@ def _take(part: tuple[Path, str], feature: Feature, wanted: dict[str, list[int]]
         keys = pq.read_table(path, columns=["source"])["source"].to_pylist()
         if wanted.keys().isdisjoint(keys) or sha256(path) != checksum:
             return
-    except (OSError, pa.ArrowException):
+    except tensors.DAMAGED:
         return
     with pq.ParquetFile(path, memory_map=True) as file:
         for group in range(file.num_row_groups):

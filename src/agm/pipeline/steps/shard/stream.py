@@ -213,7 +213,7 @@ def _blocks(path: Path, rows: int, features: dict[str, Feature]) -> Iterator[_Bl
     try:
         with pq.ParquetFile(path) as file:
             metadata, layout = file.metadata, file.schema_arrow
-    except (OSError, ValueError) as error:
+    except tensors.DAMAGED as error:
         raise AgmError(f"A shard cannot be read: {error}", where=path, fix=f"delete it and run `{REBUILD}`") from None
     tensors.check(layout, features, path, REBUILD)
     if metadata.num_rows != rows:
