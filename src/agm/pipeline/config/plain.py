@@ -9,6 +9,8 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -37,6 +39,13 @@ def parse(text: str) -> Any:
     Raises:
         ValueError: naming the line, the key and what to write, with a line of text for each problem.
     """
+    return deepcopy(_parsed(text))
+
+
+# A command reads params.yaml before and after each job, and two parsers of Python go through it each time.
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> Any:
+    """What `parse` copies, so that nobody changes what is kept here."""
     try:
         nodes = dict(_scalars(yaml.compose(text, Loader=_Plain), ()))
         _refuse(nodes, {path: _unfit(node) for path, node in nodes.items()})
