@@ -16,6 +16,8 @@ Array = NDArray[Any]
 
 NOISE = 1e-12
 """Differences below this share of the values' size are rounding, not spread."""
+DRAWS_AT_ONCE = 100_000
+"""So many samples, about, are drawn at once: few calls for small test splits, little memory for large ones."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,26 @@ def bootstrap_share(right: Array, confidence: float = 0.95, resamples: int = 200
     generator = np.random.default_rng(seed)
     right = right.astype(np.float64)
     seeds, samples = right.shape
+    block = max(1, DRAWS_AT_ONCE // samples)
     shares = []
-    for _ in range(resamples):
+    for first in range(0, resamples, block):
+        size = min(block, resamples - first)
         # How often each sample is drawn says the same as which ones are, and is a product instead of a copy.
-        often = np.bincount(generator.integers(samples, size=samples), minlength=samples)
-        shares.append((right[generator.integers(seeds, size=seeds)] @ often).mean() / samples)
+        often = _how_often(generator.integers(samples, size=(size, samples)))
+        by_seed = often @ right.T
+        drawn = generator.integers(seeds, size=(size, seeds))
+        shares.append(np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1) / samples)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(shares, [tail, 1 - tail])
+    low, high = np.quantile(np.concatenate(shares), [tail, 1 - tail])
     return Interval(float(right.mean()), float(low), float(high), seeds)
+
+
+def _how_often(drawn: Array) -> Array:
+    """How often each of N samples is in each row of `drawn`, `[B, N]`."""
+    rows, samples = drawn.shape
+    # Every row counts in a range of its own.
+    ranges = samples * np.arange(rows)[:, None]
+    return np.bincount((drawn + ranges).ravel(), minlength=rows * samples).reshape(rows, samples)
 
 
 def _sample(values: Sequence[float]) -> Array:

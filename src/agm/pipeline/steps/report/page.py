@@ -1,6 +1,7 @@
 """The page: everything the report says, as one HTML file that needs nothing else."""
 
 import base64
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def render(study: Study, results: Results, answers: list[Answer]) -> str:
     )
 
 
+@functools.cache
 def _template() -> Template:
     loader = Environment(
         loader=FileSystemLoader(FOLDER),
