@@ -1,5 +1,7 @@
+import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # One thread: the results repeat, and tests side by side do not fight over the cores. OpenBLAS reads this when NumPy is
 # first imported, and with as many threads as cores in each of two workers it waits more than it computes.
@@ -14,6 +16,16 @@ from forked import Forked
 pytest.register_assert_rewrite("battery", "tiny")
 
 torch.set_num_threads(1)
+
+# Each search for garbage would go through all that the imports make: a second, again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From now on objects are searched for garbage, but those of the modules."""
+    gc.freeze()
+    gc.enable()
+
 
 LONGEST = (
     "test_slurm.py",
@@ -43,8 +55,14 @@ def without_fsync() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of pytest-xdist share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def forked(of_all_workers: Path) -> Forked:
     """A server where `agm` and the engines start at once."""
-    server = Forked(tmp_path_factory.mktemp("forked"))
-    yield server
-    server.close()
+    process = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    return Forked(of_all_workers / "forked", process)

@@ -8,6 +8,7 @@ clients stands first in their PATH, and in the place of their Python.
 
 import atexit
 import contextlib
+import fcntl
 import importlib
 import json
 import os
@@ -79,25 +80,31 @@ sys.exit(status[0] if status else 1)
 
 
 class Forked:
-    """The server, and the folder of its clients."""
+    """The server, and the folder of its clients: the same ones for all workers of pytest-xdist.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the server, which whoever comes first starts.
+        owner: the process with which the server ends.
+    """
+
+    def __init__(self, folder: Path, owner: int) -> None:
+        folder.mkdir(exist_ok=True)
         self.bin = folder / "bin"
-        self.bin.mkdir(parents=True)
-        address = str(folder / "socket")
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self.bin.is_dir():
+                self._serve(str(folder / "socket"), owner)
+
+    def _serve(self, address: str, owner: int) -> None:
+        # agm is imported by the forked commands alone, each from its own folder.
+        command = [sys.executable, __file__, address, str(self.bin), str(owner)]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert server.stdout.readline() == "ready\n"
+        self.bin.mkdir()
         for name in (*MODULES, "python"):
             client = self.bin / name
             client.write_text(CLIENT.format(python=sys.executable, address=address, member=MEMBER))
             client.chmod(0o755)
-        # agm is imported by the forked commands alone, each from its own folder.
-        self._server = subprocess.Popen(
-            [sys.executable, __file__, address, str(self.bin)], stdout=subprocess.PIPE, text=True
-        )
-        assert self._server.stdout.readline() == "ready\n"
-
-    def close(self) -> None:
-        self._server.kill()
-        self._server.wait()
 
     def start(self, folder: Path, *command: str, **environment: str) -> subprocess.Popen[str]:
         """Start a command in `folder`; the process is its client, with which it is killed."""
@@ -117,15 +124,17 @@ class Forked:
         return process.returncode, said
 
 
-def serve(address: str, clients: Path) -> None:
-    """Answer clients until killed."""
+def serve(address: str, clients: Path, owner: int) -> None:
+    """Answer clients for as long as the process `owner` lives."""
     for name in (*LIBRARIES, *ENGINES):
         importlib.import_module(name)
     server = socket.socket(socket.AF_UNIX)
     server.bind(address)
     server.listen(64)
     print("ready", flush=True)
-    while True:
+    while Path(f"/proc/{owner}").exists():
+        if not select.select([server], [], [], 1)[0]:
+            continue
         connection, _ = server.accept()
         if os.fork() == 0:
             server.close()
@@ -199,4 +208,4 @@ def _command(
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], Path(sys.argv[2]))
+    serve(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -74,11 +74,11 @@ Draw = Callable[[st.SearchStrategy], Any]
 
 
 class World:
-    """The server, a finished study to start from, and the oracle with what it has found so far."""
+    """A finished study to start from, and the oracle with what it has found so far."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, forked: Forked) -> None:
         self.folder = folder
-        self.forked = Forked(folder / "forked")
+        self.forked = forked
         self.found: dict[str, dict[str, str]] = {}
         self.counts: Counter[str] = Counter()
         self.numbers = iter(range(1_000_000))
@@ -298,10 +298,9 @@ def log(actions: list[str], seconds: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("world"))
+def world(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("world"), forked)
     yield made
-    made.forked.close()
     print(f"\n{sum(made.counts.values())} actions: {dict(made.counts.most_common())}; {len(made.found)} states")
 
 
