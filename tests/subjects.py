@@ -13,7 +13,7 @@ from agm.methods import Method, Window
 from agm.methods.method import Network
 from agm.models import Model, Multimodal
 from agm.models.fusion import Fusion
-from tiny import DIM, SIZES, network
+from tiny import DIM, SIZES, network, seed_draws
 
 
 def no_copy(first: Method, second: Method) -> None:
@@ -169,7 +169,7 @@ class Subject:
         coefficients = arguments.get("coefficients")
         if isinstance(coefficients, Mapping):
             arguments["coefficients"] = {name: c for name, c in coefficients.items() if name in model.modalities}
-        torch.manual_seed(seed)
+        seed_draws(seed)
         return self.kind(model, **arguments)
 
 
@@ -178,7 +178,7 @@ def teachers(model: Model) -> dict[str, nn.Module]:
     found = {}
     for name, encoder in model.encoders.items():
         found[name] = copy.deepcopy(encoder)
-        torch.manual_seed(100 + SIZES[name])
+        seed_draws(100 + SIZES[name])
         for weight in found[name].parameters():
             nn.init.normal_(weight, std=0.5)
     return found

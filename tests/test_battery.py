@@ -18,7 +18,7 @@ from agm.models import Inputs, Model
 from battery import MethodBattery
 from clone import ROOT
 from subjects import CASES, Case, Subject
-from tiny import Data, sgd, train_epoch
+from tiny import Data, seed_draws, sgd, train_epoch
 
 SUBJECTS = [Subject.named(name) for name in methods.METHODS]
 
@@ -135,7 +135,7 @@ def test_random_numbers_are_drawn_by_whom_the_page_says() -> None:
         for seed in (0, 1):
             model = subject.network(count=3)
             method, data = subject.on(model), Data(model, train=8)
-            torch.manual_seed(seed)
+            seed_draws(seed)
             optimizer = sgd(method)
             for epoch in range(3):
                 train_epoch(method, optimizer, data, epoch)

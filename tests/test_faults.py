@@ -21,7 +21,7 @@ from finished import Finished
 from warm import Ended, Write
 
 TINY = [
-    "dial.clips=60",
+    "dial.clips=24",
     "dial.noise={video: 0, audio: 0, text: 0}",
     "num_parts=1",
     "study.seeds=[0]",

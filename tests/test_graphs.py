@@ -70,7 +70,9 @@ def test_snakemake(study: Study) -> None:
     assert not jobs, "Snakemake does not plan these"
 
 
+@pytest.mark.parametrize("study", ["two fusions and methods after runs"], indirect=True)
 def test_the_plan_of_snakemake_names_every_command(study: Study) -> None:
+    """By the messages of the rules, all of which this study has."""
     plan = study.clone.snakemake("--dry-run", "--forceall")
     assert set(re.findall(r"^Job \d+: (agm .*)$", plan, re.MULTILINE)) == {job.command for job in study.graph.jobs}
 

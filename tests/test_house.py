@@ -5,6 +5,7 @@ import sys
 import textwrap
 
 import grimp
+import pytest
 
 NEVER_AT_IMPORT = (
     "torch",
@@ -37,11 +38,11 @@ TOUCH_EVERYTHING = """
 """
 
 
-def loaded_by(code: str) -> set[str]:
-    """The modules that a new process has loaded after this code."""
+def printed_by(code: str) -> list[str]:
+    """The words that this code prints in a new process, and then the modules that it has loaded."""
     script = f"{textwrap.dedent(code)}\nimport sys\nprint(*sorted(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return set(ran.stdout.split())
+    return ran.stdout.split()
 
 
 def test_the_library_imports_no_part_of_the_pipeline() -> None:
@@ -65,23 +66,30 @@ def test_there_are_pipeline_modules_to_keep_apart() -> None:
 
 
 def test_importing_the_package_loads_nothing() -> None:
-    assert not loaded_by("import agm").intersection(NEVER_AT_IMPORT)
+    assert not set(printed_by("import agm")).intersection(NEVER_AT_IMPORT)
 
 
-def test_every_public_name_loads_no_package_of_the_pipeline() -> None:
-    loaded = loaded_by(TOUCH_EVERYTHING)
+@pytest.fixture(scope="module")
+def touched() -> tuple[set[str], float]:
+    """The modules that a process has loaded which touched every public name, and the processor time beside torch's."""
+    code = f"""
+import time
+import torch, numpy
+began = time.process_time()
+{textwrap.dedent(TOUCH_EVERYTHING)}
+print(time.process_time() - began)
+"""
+    seconds, *loaded = printed_by(code)
+    return set(loaded), float(seconds)
+
+
+def test_every_public_name_loads_no_package_of_the_pipeline(touched: tuple[set[str], float]) -> None:
+    loaded, _ = touched
     assert "torch" in loaded
     assert not loaded.intersection(OF_THE_PIPELINE)
 
 
-def test_the_whole_library_is_imported_in_little_time() -> None:
-    """Beside torch. Measured: 0.07 s of processor time (docs/library.md); a busy machine may need more."""
-    code = f"""
-        import time
-        import torch, numpy
-        began = time.process_time()
-        {textwrap.indent(textwrap.dedent(TOUCH_EVERYTHING), " " * 8).strip()}
-        print(time.process_time() - began)
-    """
-    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert float(ran.stdout) < 1
+def test_the_whole_library_is_imported_in_little_time(touched: tuple[set[str], float]) -> None:
+    """Measured: 0.07 s of processor time (docs/library.md); a busy machine may need more."""
+    _, seconds = touched
+    assert seconds < 1

@@ -545,6 +545,7 @@ def table(folder: Path, name: str) -> pl.DataFrame:
 def test_dial_from_nothing_to_the_manifest(tmp_path, monkeypatch, capfd):
     compose(["dial.clips=20"], tmp_path / "params.yaml", groups=GROUPS)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGM_WORKERS", "1")
     assert not run("annotations clips") and "agm generate" in capfd.readouterr().err
     assert run("generate dial", "annotations clips", "list")
     monkeypatch.setenv("AGM_WORKERS", "2")

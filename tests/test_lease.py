@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import random
 import re
 import select
 import shutil
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
 from typing import IO
 
@@ -24,23 +26,6 @@ from clone import ROOT, Clone
 from forked import Forked
 
 PAIR = "cpu:0,cpu:1"
-# Takes leases again and again, and each time writes a file for each device: a second holder finds it there.
-WORKER = """
-import os, random, sys, time
-from agm.pipeline.runtime import lease, lock
-count, rounds, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-for _ in range(rounds):
-    held = lease.take(count)
-    assert len(set(held.devices)) == count
-    marks = [os.path.join(folder, each) for each in held.devices]
-    for mark in marks:
-        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
-    time.sleep(random.uniform(0, 0.02))
-    for mark in marks:
-        os.remove(mark)
-    held.release()
-print("done")
-"""
 # Takes a lease, says on which devices, and keeps it until it is killed.
 HOLDER = """
 import subprocess, sys, time, os
@@ -111,13 +96,30 @@ def line(stream: IO[str]) -> str:
     return stream.readline()
 
 
+def take_again_and_again(count: int, rounds: int, folder: Path) -> None:
+    """Each time write a file for each device: a second holder finds it there."""
+    for _ in range(rounds):
+        held = lease.take(count)
+        assert len(set(held.devices)) == count
+        marks = [folder / each for each in held.devices]
+        for mark in marks:
+            mark.touch(exist_ok=False)
+        time.sleep(random.uniform(0, 0.02))
+        for mark in marks:
+            mark.unlink()
+        held.release()
+
+
 def test_never_two_holders_and_no_deadlock(machine: Path) -> None:
     marks = machine / "marks"
     marks.mkdir()
-    workers = [start(WORKER, count, 6, marks) for count in (1, 2, 1, 2, 2)]
+    process = get_context("fork").Process
+    workers = [process(target=take_again_and_again, args=(count, 6, marks), daemon=True) for count in (1, 2, 1, 2, 2)]
     for worker in workers:
-        said, complained = worker.communicate(timeout=120)
-        assert said == "done\n", complained
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=120)
+        assert worker.exitcode == 0
 
 
 def test_a_killed_process_gives_its_lease_back(machine: Path) -> None:

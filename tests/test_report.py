@@ -1,13 +1,15 @@
 """The report, by its real command, on studies whose every file is written here in the formats of the earlier steps."""
 
 import base64
+import contextlib
 import copy
 import dataclasses
+import functools
 import html
-import pickle
+import io
 import re
 import shutil
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from agm.pipeline import cli, config
 from agm.pipeline.dag import provenance
 from agm.pipeline.dag.graph import Graph, Job
 from agm.pipeline.io.files import checksums, read_json, write_json
-from agm.pipeline.steps.report import data_tables, drawing, figures
+from agm.pipeline.steps.report import data_tables, drawing, environment, figures, results
+from agm.pipeline.steps.report.answer import Answer, answer
 from agm.pipeline.steps.report.collect import collect
 from whole import whole
 
@@ -327,33 +330,46 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 DRAW = (drawing.curves, drawing.dots, drawing.histogram, drawing.log_curves)
-DRAWN: dict[bytes, drawing.Panel] = {}
+NUMBER = re.compile(r"\d+\.\d+(e-\d+)?")
+
+
+def once(function: Callable[..., Any], alike: Callable[[str], str] = str) -> Callable[..., Any]:
+    """A function that answers the same arguments, or those that are `alike`, with its first answer."""
+    answers: dict[str, Any] = {}
+
+    @functools.wraps(function)
+    def remembered(*given: object, **more: object) -> object:
+        key = alike(repr((given, more)))
+        if key not in answers:
+            answers[key] = function(*given, **more)
+        return answers[key]
+
+    return remembered
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """Panels are not drawn, which takes most of a report's time. Tests that are about figures ask for `drawn`."""
+    """What most of the studies here share is computed once, and panels are not drawn, which takes longest."""
     with pytest.MonkeyPatch.context() as patch:
+        for function in (results.mean_interval, results.paired_difference):
+            patch.setattr(results, function.__name__, once(function))
+        patch.setattr(environment, "libraries", once(environment.libraries))
         for draw in DRAW:
             patch.setattr(figures, draw.__name__, lambda title, *numbers, **more: drawing.Panel(title, "<svg></svg>"))
         yield
 
 
+@pytest.fixture(scope="module")
+def drawings() -> dict[str, Callable[..., drawing.Panel]]:
+    """What draws a panel, and those that are alike but for their numbers once: a number that is none is another one."""
+    return {draw.__name__: once(draw, functools.partial(NUMBER.sub, "a number")) for draw in DRAW}
+
+
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw each panel, and the same one once: most of the studies here share most of their panels."""
-
-    def remembered(draw: Callable[..., drawing.Panel]) -> Callable[..., drawing.Panel]:
-        def panel(*numbers: object, **more: object) -> drawing.Panel:
-            key = pickle.dumps((draw.__name__, numbers, more))
-            if key not in DRAWN:
-                DRAWN[key] = draw(*numbers, **more)
-            return DRAWN[key]
-
-        return panel
-
-    for draw in DRAW:
-        monkeypatch.setattr(figures, draw.__name__, remembered(draw))
+def drawn(drawings: dict[str, Callable[..., drawing.Panel]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the panels. Tests that are about figures ask for it."""
+    for name, draw in drawings.items():
+        monkeypatch.setattr(figures, name, draw)
 
 
 def report() -> str:
@@ -378,11 +394,59 @@ def made(unreported: tuple[Path, Made], tmp_path: Path, monkeypatch: pytest.Monk
     return copy.deepcopy(unreported[1])
 
 
+@dataclasses.dataclass(frozen=True)
+class Reported:
+    """A study with its report, in the folder of both."""
+
+    folder: Path
+    made: Made
+    page: str
+    printed: str
+
+
+MODALITIES = ("video", "audio", "text")
+
+
+@pytest.fixture(scope="module")
+def reports(
+    tmp_path_factory: pytest.TempPathFactory, drawings: dict[str, Callable[..., drawing.Panel]]
+) -> Callable[..., Reported]:
+    """Make a study and its report with figures, the same one once."""
+
+    @functools.cache
+    def reported(failing: frozenset, modalities: tuple[str, ...], adjust: Adjust | None) -> Reported:
+        folder, printed = tmp_path_factory.mktemp("reported"), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+            patch.chdir(folder)
+            for name, draw in drawings.items():
+                patch.setattr(figures, name, draw)
+            made = Made(parameters(modalities), adjust, failing=failing)
+            return Reported(folder, made, report(), printed.getvalue())
+
+    return reported
+
+
+@pytest.fixture
+def reported(reports: Callable[..., Reported], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Reported]:
+    """Get the report of a study of two methods, and go to its folder: tests look at it and change nothing."""
+
+    def find(
+        failing: Collection[tuple[str, ...]] = (),
+        modalities: tuple[str, ...] = MODALITIES,
+        adjust: Adjust | None = None,
+    ) -> Reported:
+        found = reports(frozenset(failing), modalities, adjust)
+        monkeypatch.chdir(found.folder)
+        return found
+
+    return find
+
+
 # --- the numbers ----------------------------------------------------------------------------------------------------
 
 
-def test_results_hold_every_number_of_every_evaluation(made: Made) -> None:
-    report()
+def test_results_hold_every_number_of_every_evaluation(reported: Callable[..., Reported]) -> None:
+    made = reported().made
     table = pl.read_parquet("reports/results.parquet")
     found = {tuple(row[:-1]): row[-1] for row in table.iter_rows()}
     wanted = {}
@@ -405,9 +469,13 @@ def test_results_hold_every_number_of_every_evaluation(made: Made) -> None:
     assert len(table) == len(wanted)
 
 
-def test_metrics_are_the_means_over_seeds_and_the_page_shows_them() -> None:
-    made = Made(parameters(), shifted("agm", "video", 0.1))
-    page = report()
+FEEDING = shifted("agm", "video", 0.1, accuracy=-0.2)
+"""agm gives back what video lost, and costs accuracy."""
+
+
+def test_metrics_are_the_means_over_seeds_and_the_page_shows_them(reported: Callable[..., Reported]) -> None:
+    study = reported(adjust=FEEDING)
+    made, page = study.made, study.page
     metrics = read_json(Path("reports/metrics.json"))
     assert list(metrics["late_concat"]) == ["joint", "agm"]
     for method, few in metrics["late_concat"].items():
@@ -428,18 +496,24 @@ def test_metrics_are_the_means_over_seeds_and_the_page_shows_them() -> None:
     assert f"+{np.mean(np.subtract(phi, base)):.3f} to joint, p {p:.3f}" in page.replace("\u00a0", " ")
 
 
-def test_page_says_when_the_test_split_is_too_small_for_d(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_says_when_the_test_split_is_too_small_for_d(
+    reported: Callable[..., Reported], made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = "The test split has 15 clips for 5 classes: with fewer than 10 clips for each class d comes out too low"
-    assert said in report()
-    monkeypatch.setattr("agm.pipeline.steps.report.page.ENOUGH_CLIPS", 3)
-    assert "The test split has" not in report()
+    with monkeypatch.context() as patch:
+        patch.setattr("agm.pipeline.steps.report.page.ENOUGH_CLIPS", 3)
+        assert "The test split has" not in report()
+    assert said in reported().page
 
 
-def test_equal_inputs_give_equal_bytes(made: Made, drawn: None) -> None:
-    report()
+def test_equal_inputs_give_equal_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a study that has a panel of each kind."""
+    for draw in DRAW:
+        monkeypatch.setattr(figures, draw.__name__, draw)
+    Made(parameters(("audio",), {"agm": {"name": "agm"}}, seeds=(0, 1)))
+    assert report().count('role="img"') == 10
     names = ("results.parquet", "metrics.json", "report.json", "index.html", "summary.txt")
     first = {name: (Path("reports") / name).read_bytes() for name in names}
-    DRAWN.clear()
     report()
     assert {name: (Path("reports") / name).read_bytes() for name in names} == first
 
@@ -451,9 +525,14 @@ def verdict() -> str:
     return read_json(Path("reports/report.json"))["answers"]["late_concat"]
 
 
-def test_answer_names_the_starved_modality_and_what_modulation_gives_back() -> None:
-    made = Made(parameters(), shifted("agm", "video", 0.15))
-    report()
+def answered(made: Made) -> Answer:
+    """What the report of the study would answer."""
+    study = collect(made.params)
+    return answer(study, results.Results(results.tidy(study), study), "late_concat")
+
+
+def test_answer_names_the_starved_modality_and_what_modulation_gives_back(reported: Callable[..., Reported]) -> None:
+    made = reported(adjust=FEEDING).made
     gap, left = (np.mean(made.alone("video")) - np.mean(made.phi(method, "video")) for method in ("joint", "agm"))
     share = round(100 * (gap - left) / gap)
     assert verdict() == f"Video is starved in joint training; agm gives it back {share} % of the gap."
@@ -474,9 +553,7 @@ def test_answer_is_honest_about_modulation(shift: float, words: str) -> None:
             noise = 0.02 * (int(cell[-1]) - 1) * (1 if cell[2] == "agm" else -1)
             scores["splits"]["test"]["centred_accuracy"]["video"] = 0.41 + (shift if cell[2] == "agm" else 0) + noise
 
-    Made(parameters(), adjust)
-    report()
-    assert verdict() == f"Video is starved in joint training; {words}."
+    assert answered(Made(parameters(), adjust)).verdict == f"Video is starved in joint training; {words}."
 
 
 def test_answer_says_when_nothing_is_starved() -> None:
@@ -504,9 +581,8 @@ def test_a_gap_of_just_the_threshold_counts(values: tuple[float, ...]) -> None:
         else:
             test["accuracy"] = alone[cell[2]]
 
-    Made(parameters(), adjust)
-    report()
-    assert verdict().startswith("Video, audio and text are starved in joint training")
+    found = answered(Made(parameters(), adjust)).verdict
+    assert found.startswith("Video, audio and text are starved in joint training")
 
 
 @pytest.mark.parametrize("names", [("video", "audio", "text"), ("text", "video", "audio"), ("audio", "text", "video")])
@@ -521,8 +597,8 @@ def test_of_equal_gaps_none_is_the_largest_by_rounding(names: tuple[str, ...]) -
         else:
             test["accuracy"] = alone[cell[2]]
 
-    Made(parameters(names), adjust)
-    assert f"In joint, centred φ accuracy of {names[0]} is" in report()
+    said = " ".join(answered(Made(parameters(names), adjust)).evidence)
+    assert f"In joint, centred φ accuracy of {names[0]} is" in said
 
 
 def test_measures_of_use_that_disagree_are_told() -> None:
@@ -587,9 +663,8 @@ def test_answer_does_not_take_few_seeds_for_proof() -> None:
             phis = {name: ALONE[name] - 0.1 * int(cell[-1]) for name in ("video", "audio", "text")}
             scores["splits"]["test"]["centred_accuracy"] = phis
 
-    Made(parameters(seeds=(0, 1)), adjust)
-    report()
-    assert verdict() == "No modality is seen to be starved in joint training, but 2 seeds cannot exclude it."
+    found = answered(Made(parameters(seeds=(0, 1)), adjust)).verdict
+    assert found == "No modality is seen to be starved in joint training, but 2 seeds cannot exclude it."
 
 
 def test_a_single_seed_has_values_without_intervals() -> None:
@@ -601,9 +676,8 @@ def test_a_single_seed_has_values_without_intervals() -> None:
     assert "±" not in page
 
 
-def test_a_loss_of_accuracy_is_told() -> None:
-    Made(parameters(), shifted("agm", "video", 0.1, accuracy=-0.2))
-    page = report()
+def test_a_loss_of_accuracy_is_told(reported: Callable[..., Reported]) -> None:
+    page = reported(adjust=FEEDING).page
     told = re.search(r"agm: centred φ accuracy of video .*; accuracy 0\.9\d\d → 0\.7\d\d \(−0\.[12]\d\d, ", page)
     assert told, "the sentence about agm"
 
@@ -686,9 +760,11 @@ def test_a_method_with_a_network_of_its_own_is_marked() -> None:
     assert "* a network of its own. mla: one head for all modalities" in summary
 
 
-def test_page_of_a_sound_study(made: Made, drawn: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_of_a_sound_study(reported: Callable[..., Reported]) -> None:
     """Data, quarantine, contact sheet, durations, texts, configuration and origin; and what the command prints."""
-    page, summary = report(), Path("reports/summary.txt").read_text()
+    study = reported()
+    made, page, printed = study.made, study.page, study.printed
+    summary = Path("reports/summary.txt").read_text()
     assert "100 clips used, 3 clips quarantined" in page
     assert "the file has &lt;no&gt; sound &amp; no picture" in page
     assert "2 texts are empty" in page
@@ -708,7 +784,6 @@ def test_page_of_a_sound_study(made: Made, drawn: None, capsys: pytest.CaptureFi
     assert "嘿嘿 &lt;b&gt;" in page and "□" in page, "as a person reads it, and as the network gets it"
     assert "where that differs, the network gets" in page
 
-    printed = capsys.readouterr().out
     assert printed == summary
     assert printed.endswith("The report: reports/index.html\n")
     assert re.search(rf"centred φ in joint +{np.mean(made.phi('joint', 'video')):.3f} ± ", printed)
@@ -785,19 +860,19 @@ def seen(page: str) -> str:
 
 
 @pytest.mark.parametrize("case", FAILING)
-def test_failed_runs_are_shown_and_nothing_breaks(case: str, drawn: None) -> None:
-    check_failed(case, ("video", "audio", "text"))
+def test_failed_runs_are_shown_and_nothing_breaks(case: str, reported: Callable[..., Reported]) -> None:
+    check_failed(reported, case, MODALITIES)
 
 
 @pytest.mark.parametrize("case", ["one seed of a method", "no seed of both", "the baseline", "a concept", "everything"])
-def test_failed_runs_of_one_modality_are_shown(case: str, drawn: None) -> None:
-    check_failed(case, ("video",))
+def test_failed_runs_of_one_modality_are_shown(case: str, reported: Callable[..., Reported]) -> None:
+    check_failed(reported, case, ("video",))
 
 
-def check_failed(case: str, modalities: tuple[str, ...]) -> None:
+def check_failed(reported: Callable[..., Reported], case: str, modalities: tuple[str, ...]) -> None:
     failing = {run for run in FAILING[case] if run[1] in ("joint", "agm", *modalities)}
-    made = Made(parameters(modalities), failing=failing)
-    page, summary = report(), Path("reports/summary.txt").read_text()
+    study = reported(failing, modalities)
+    made, page, summary = study.made, study.page, Path("reports/summary.txt").read_text()
     assert not Page(page).open
     assert "nan" not in re.sub("the loss is nan", "", seen(page) + summary).lower().split()
     assert "NaN" not in Path("reports/metrics.json").read_text()
@@ -828,18 +903,14 @@ def test_the_block_on_failed_runs_says_all_that_is_known() -> None:
     assert "failed" not in seen(page).split("Accuracy Each number")[0].replace(seen(block), "").split("Failed: ")[0]
 
 
-def test_many_failed_runs_are_folded(drawn: None) -> None:
-    failing = [FAILING["a method"], FAILING["everything"]]
-    pages = []
-    for each in failing:
-        Made(parameters(), failing=each)
-        pages.append(report())
+def test_many_failed_runs_are_folded(reported: Callable[..., Reported]) -> None:
+    pages = [reported(FAILING[case]).page for case in ("a method", "everything")]
     assert ["<details open><summary>Which, where" in page for page in pages] == [True, False]
 
 
-def test_numbers_are_of_the_seeds_that_are_left_and_say_so() -> None:
-    made = Made(parameters(), shifted("agm", "video", 0.1), failing={(*AGM, "1")})
-    page = seen(report()).replace("\u00a0", " ")
+def test_numbers_are_of_the_seeds_that_are_left_and_say_so(reported: Callable[..., Reported]) -> None:
+    study = reported(FAILING["one seed of a method"])
+    made, page = study.made, seen(study.page).replace("\u00a0", " ").replace("−", "-")
     accuracy, phi = made.accuracy("agm"), made.phi("agm", "video")
     assert len(accuracy) == 2
     half = stats.t.ppf(0.975, 1) * stats.sem(accuracy)
@@ -854,7 +925,7 @@ def test_numbers_are_of_the_seeds_that_are_left_and_say_so() -> None:
     assert f"{np.mean(accuracy):.3f} ± {half:.3f} (2 of 3)" in summary and "(n of 3): over the n seeds" in summary
 
 
-def test_one_pair_is_no_test_and_none_no_difference() -> None:
+def test_one_pair_is_no_test_and_none_no_difference(reported: Callable[..., Reported]) -> None:
     made = Made(parameters(), shifted("agm", "video", 0.1), failing={(*JOINT, "0"), (*AGM, "2")})
     base, phi = made.phi("joint", "video"), made.phi("agm", "video")
     page = seen(report())
@@ -862,15 +933,13 @@ def test_one_pair_is_no_test_and_none_no_difference() -> None:
     assert re.search(r"centred φ accuracy of video 0\.\d{3} → 0\.\d{3} \(\+0\.\d{3}, one seed\)", page)
     assert "agm makes no difference to it that 1 seed can show." in page
     assert not re.search("paired p [=<]", page.replace("\u00a0", " ").split("agm: ")[1])
-    Made(parameters(), failing=FAILING["no seed of both"])
-    page = seen(report())
+    page = seen(reported(FAILING["no seed of both"]).page)
     assert "to joint" not in page
     assert "agm: not compared, because no seed has both its run and that of joint." in page
 
 
-def test_a_method_that_failed_in_every_seed_is_shown_as_failed(drawn: None) -> None:
-    Made(parameters(), failing=FAILING["a method"])
-    page, summary = report(), Path("reports/summary.txt").read_text()
+def test_a_method_that_failed_in_every_seed_is_shown_as_failed(reported: Callable[..., Reported]) -> None:
+    page, summary = reported(FAILING["a method"]).page, Path("reports/summary.txt").read_text()
     assert verdict() == "Video is starved in joint training; agm failed in every seed."
     assert re.search(r"agm +failed +failed +failed +– +– +– +0\n", summary)
     assert re.search(r"centred φ in agm +failed +failed +failed\n", summary)
@@ -878,9 +947,9 @@ def test_a_method_that_failed_in_every_seed_is_shown_as_failed(drawn: None) -> N
     assert "agm: " not in page, "no effect of it is told"
 
 
-def test_a_study_whose_baseline_failed_cannot_say_what_is_starved(drawn: None) -> None:
-    made = Made(parameters(), failing=FAILING["the baseline"])
-    page = report()
+def test_a_study_whose_baseline_failed_cannot_say_what_is_starved(reported: Callable[..., Reported]) -> None:
+    study = reported(FAILING["the baseline"])
+    made, page = study.made, study.page
     assert verdict() == "Every run of joint failed, so the study cannot say which modality is starved."
     assert f"{np.mean(made.accuracy('agm')):.3f} ± " in page
     assert "to joint" not in page
@@ -934,13 +1003,18 @@ def test_of_many_methods_one_that_failed_is_not_called_the_best() -> None:
     assert "0.999 ± 0.000 (2 of 3)" in seen(page)
 
 
-def test_curves_and_kappa_are_of_runs_that_did_not_fail(drawn: None) -> None:
-    made = Made(parameters(), failing={(*AGM, "1")})
-    study = collect(made.params)
+def test_curves_and_kappa_are_of_runs_that_did_not_fail(
+    reported: Callable[..., Reported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = reported(FAILING["one seed of a method"])
+    assert "mean over 3 seeds, without the runs that failed" in found.page
+    study = collect(found.made.params)
     left = dataclasses.replace(study, runs=tuple(run for run in study.runs if not run.failed))
+    for draw in DRAW:
+        # In the place of a panel all that it is drawn from.
+        monkeypatch.setattr(figures, draw.__name__, lambda *numbers, **more: (numbers, more))
     assert figures.curve_panels(study, "late_concat") == figures.curve_panels(left, "late_concat")
     assert figures.kappa_panels(study, "late_concat") == figures.kappa_panels(left, "late_concat")
-    assert "mean over 3 seeds, without the runs that failed" in report()
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

@@ -20,20 +20,18 @@ from agm.pipeline.runtime.lock import alone
 from agm.pipeline.steps.ingest import raw
 from agm.pipeline.steps.train.loop import Training
 from clone import ROOT
-from pipeline import TINY
-from test_exactness import write_clips, write_table
+from test_exactness import STUDY as OF_ONE_SEED
+from test_exactness import copy_of_finished
 
 pytestmark = pytest.mark.usefixtures("without_fsync")
 
-METHODS = "method=[joint,agm,umt]"
-STUDY = (*TINY, "study=spoken_digits", "trainer.batch_size=4", "features.audio.seconds=0.2", "dataset.root=raw")
-SEEDS = "study.seeds=[0,1]"
+STUDY = (*OF_ONE_SEED, "dataset.root=raw", "study.seeds=[0,1]")
 FAILING = "agm train late_concat agm 1"
 TRAIN_AGM = "agm train late_concat agm 0"
 
 
 def write_params(*changes: str) -> None:
-    compose([*STUDY, METHODS, SEEDS, *changes], groups=ROOT / "params")
+    compose([*STUDY, *changes], groups=ROOT / "params")
 
 
 def run_all() -> None:
@@ -45,14 +43,12 @@ def run_all() -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study of one's own data, finished: three methods, one of which reads runs, and two seeds."""
-    folder = tmp_path_factory.mktemp("study")
+    folder = copy_of_finished(of_all_workers, tmp_path_factory.mktemp("study"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("AGM_WORKERS", "1")
-        write_clips(Path("raw"), range(24))
-        write_table(Path("raw"), range(24))
         write_params()
         run_all()
     return folder
@@ -314,20 +310,21 @@ def test_a_lock_on_a_result_that_is_up_to_date_is_no_run(study: Path, states: Ca
 
 @pytest.fixture(scope="module")
 def failed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the study with two epochs, one run of a method has failed, and one concept that a method reads."""
+    """The study when one run of a method has failed, and one concept that a method reads."""
     step = Training.train_step
-    failing = {FAILING, "agm concept late_concat audio 0"}
+    failing = (FAILING, "agm concept late_concat audio 0")
 
     def train_step(training: Training, batch: object) -> torch.Tensor:
         loss = step(training, batch)
-        return loss * torch.nan if training.label in failing and training.history else loss
+        return loss * torch.nan if training.label in failing else loss
 
     folder = shutil.copytree(finished, tmp_path_factory.mktemp("failed") / "copy")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("AGM_WORKERS", "1")
         patch.setattr(Training, "train_step", train_step)
-        write_params("trainer.epochs=2")
+        for command in failing:
+            assert cli.main([*command.split()[1:], "--force"]) == 0
         run_all()
     return folder
 
@@ -337,7 +334,7 @@ def diverged(failed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In that folder; only its parameters may be changed."""
     monkeypatch.chdir(failed)
     monkeypatch.setenv("AGM_WORKERS", "1")
-    write_params("trainer.epochs=2")
+    write_params()
 
 
 def test_a_failed_run_is_named_with_what_failed(
@@ -346,7 +343,7 @@ def test_a_failed_run_is_named_with_what_failed(
     text = shown()
     job = Graph(config.load()).job("train", "late_concat", "agm", 1)
     lines = attention(text)
-    assert f"failed       `{FAILING}`: the loss is nan in epoch 1; {job.index} says more" in lines
+    assert f"failed       `{FAILING}`: the loss is nan in epoch 0; {job.index} says more" in lines
     # The method that reads the concept of seed 0 fails because of it: it follows, and has no line of its own.
     (other,) = [line for line in lines if "`agm concept late_concat audio 0`" in line]
     assert other.startswith("failed ") and other.endswith("(1 job follows from it)")
@@ -359,10 +356,10 @@ def test_a_failed_run_is_named_with_what_failed(
 
 
 def test_a_failed_run_that_is_out_of_date_is_made_again(diverged: None, states: Callable[[], dict[str, dict]]) -> None:
-    write_params("trainer.epochs=2", "methods.agm.alpha=0.25")
+    write_params("methods.agm.alpha=0.25")
     found = states()[FAILING]
     assert found["state"] == "out of date" and found["reason"] == "methods.agm.alpha was 1.0, now 0.25"
-    write_params("trainer.epochs=2", "shards.max_rows_per_file=512")
+    write_params("shards.max_rows_per_file=512")
     found = states()[FAILING]
     assert found["state"] == "out of date" and found["follows"] == ["agm shard"], "it may do better with other shards"
 

@@ -17,9 +17,11 @@ import pytest
 import yaml
 
 from agm.pipeline import cli, config
-from agm.pipeline.dag.engines import keys, repository
+from agm.pipeline.dag import fingerprints
+from agm.pipeline.dag.engines import exclusive, keys, repository
 from agm.pipeline.dag.graph import Graph
 from agm.pipeline.errors import AgmError, of_system
+from agm.pipeline.io.files import read_json
 from agm.pipeline.runtime import progress, terminal, variables
 from clone import ROOT, Clone
 from forked import Forked
@@ -27,8 +29,8 @@ from small_shards import write_shards
 from test_train import PARAMS
 
 TOOLS = Path(sys.executable).parent
-MANIFEST = "data/dial/manifest.json"
-TINY = ["study=demo", "dial.clips=30", "num_parts=1"]
+ANNOTATIONS = "data/dial/annotations/clips.json"
+TINY = ["study=demo", "dial.clips=12", "num_parts=1"]
 # Each would be imported in the place of a library.
 SHADOWS = ("yaml.py", "torch.py", "json.py", "numpy.py")
 
@@ -44,16 +46,29 @@ def shell(command: str, folder: Path = ROOT, **environment: str) -> subprocess.C
     )
 
 
+def in_a_child(work: Callable[[], object]) -> None:
+    """Do `work` in a process of its own; it must not raise."""
+    if (child := os.fork()) == 0:
+        status = 1
+        with suppress(BaseException):
+            work()
+            status = 0
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 # --- streams ---
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
-def test_closed_streams(tmp_path: Path, closed: str) -> None:
-    shutil.copytree(ROOT / "params", tmp_path / "params")
-    done = shell(f"$AGM status {closed}; echo $?; $AGM compose study=demo {closed}; echo $?", tmp_path)
+CLOSED = "<&- >&- 2>&-"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", CLOSED])
+def test_closed_streams(project: Graph, closed: str) -> None:
+    done = shell(f"$AGM annotations nothing {closed}; echo $?; $AGM code {closed}; echo $?", Path.cwd())
     assert (done.stdout, done.stderr) == ("1\n0\n", ""), "the first one is an error, which nobody hears of"
-    compose = (tmp_path / "params.yaml").read_text()
-    assert yaml.safe_load(compose)["study"]["name"] == "demo", "no file got what is meant for a stream"
+    written = list(fingerprints.FOLDER.rglob("*.json"))
+    assert written and all(map(read_json, written)), "no file got what is meant for a stream"
 
 
 def test_a_pipe_that_nobody_reads() -> None:
@@ -130,8 +145,9 @@ def test_variables_that_are_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_a_locale_that_is_not_utf_8(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "params", tmp_path / "params")
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = "$AGM compose study=spoken_digits dataset.root=/tmp/ünï && $AGM datasets spoken_digits"
-    done = shell(command, tmp_path, **ascii_only)
+    # And without streams: the command that imports most bears that too.
+    compose = f"$AGM compose study=spoken_digits dataset.root=/tmp/ünï {CLOSED}"
+    done = shell(f"{compose} && $AGM datasets spoken_digits", tmp_path, **ascii_only)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert r"where: /tmp/\xfcn\xef" in done.stderr, "what the terminal cannot show is spelled out"
     params = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
@@ -162,16 +178,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Graph:
 
 @pytest.fixture(scope="module")
 def made(forked: Forked, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A checkout in which Snakemake made the manifest, although modules of libraries' names lie in its root.
+    """A checkout in which Snakemake made the annotations, although modules of libraries' names lie in its root.
 
-    The first job is made by commands that import all they need, as a user's do.
+    By commands that import all they need, as a user's do.
     """
     clone = Clone.make(tmp_path_factory.mktemp("made"), *TINY, forked=forked)
     for name in SHADOWS:
         (clone.folder / name).write_text("raise SystemExit('not the library')")
     cold = Clone(clone.folder)
-    cold.run(str(TOOLS / "snakemake"), "--cores", "2", "--until", "generate", "--", MANIFEST, AGM_WORKERS="2")
-    clone.run("snakemake", "--cores", "2", MANIFEST, AGM_WORKERS="2")
+    cold.run(str(TOOLS / "snakemake"), "--cores", "2", ANNOTATIONS, AGM_WORKERS="2")
     return clone
 
 
@@ -183,8 +198,8 @@ def clone(made: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone
 
 
 def test_modules_of_libraries_names_are_not_imported(made: Clone) -> None:
-    assert (made.folder / MANIFEST).exists()
-    assert "recorded 4 of " in Clone(made.folder).run(str(TOOLS / "agm"), "record")
+    assert (made.folder / ANNOTATIONS).exists()
+    assert "recorded 2 of " in Clone(made.folder).run(str(TOOLS / "agm"), "record")
 
 
 @pytest.mark.heavy
@@ -205,11 +220,10 @@ def test_without_git(clone: Clone) -> None:
     with pytest.raises(AgmError, match="git cannot be used here") as error:
         repository.check(Graph(config.load()))
     assert error.value.fix.startswith("`git init`, or `dvc config --local core.no_scm true`")
-    imports = "from agm.pipeline import config; from agm.pipeline.dag.engines.exclusive import *"
-    program = f"{imports}; hold(Graph(config.load())); print('held')"
-    assert clone.run(sys.executable, "-c", program) == "held\n", "Snakemake does without"
+    # Snakemake does without.
+    in_a_child(lambda: exclusive.hold(Graph(config.load())))
     clone.dvc("config", "--local", "core.no_scm", "true")
-    assert "recorded 4 of " in clone.agm("record")
+    assert "recorded 2 of " in clone.agm("record")
 
 
 def test_a_damaged_lock_file_of_dvc(clone: Clone) -> None:
@@ -240,7 +254,7 @@ def test_results_behind_a_link(clone: Clone, tmp_path_factory: pytest.TempPathFa
     # `agm code` is DVC's first stage: hours before it would refuse what it was to record.
     assert cli.main(["code"]) == 1
     assert "'data' is a link" in capsys.readouterr().err
-    clone.agm("ingest", "--force")  # Snakemake's commands follow it
+    clone.agm("annotations", "clips", "--force")  # Snakemake's commands follow it
     assert "data" not in clone.run("git", "status", "--short"), "git ignores the link as it does the folder"
 
 
@@ -283,16 +297,14 @@ def give(folder: Path, mode: int) -> None:
 
 def as_second(work: Callable[[], object]) -> None:
     """Do `work` as the second user; it must not raise."""
-    if (child := os.fork()) == 0:
-        status = 1
-        with suppress(BaseException):
-            os.setgroups([])
-            os.setgid(SECOND)
-            os.setuid(SECOND)
-            work()
-            status = 0
-        os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def become_and_work() -> None:
+        os.setgroups([])
+        os.setgid(SECOND)
+        os.setuid(SECOND)
+        work()
+
+    in_a_child(become_and_work)
 
 
 @root_only

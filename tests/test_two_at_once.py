@@ -20,7 +20,7 @@ import pytest
 from clone import Clone
 from forked import Forked
 
-TINY = ["study=demo", "dial.clips=30", "num_parts=1"]
+TINY = ["study=demo", "dial.clips=12", "num_parts=1"]
 ENGINES = {
     "snakemake": ["snakemake", "--cores", "2", "data/dial/manifest.json"],
     "dvc": ["dvc", "repro", "ingest"],

@@ -5,6 +5,7 @@ from statistics import median
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import get_total_norm
 
 from agm.models.multimodal import Inputs, Multimodal
 from agm.pipeline.config import schema
@@ -49,7 +50,7 @@ FUSIONS = {
 }
 OF_SEQUENCES = ("sequence_transformer", "identity")
 PAIRS = [(encoder, fusion) for encoder in DEEP for fusion in FUSIONS if fusion != "psp" or encoder in OF_SEQUENCES]
-CLIPS, EMPTY = 16, 4
+CLIPS, EMPTY = 8, 2
 
 
 def network(encoder: str, fusion: str, layers: int) -> tuple[Multimodal, Inputs, torch.Tensor]:
@@ -69,8 +70,7 @@ def network(encoder: str, fusion: str, layers: int) -> tuple[Multimodal, Inputs,
 def gradient_norm(model: Multimodal, inputs: Inputs, labels: torch.Tensor) -> float:
     model.zero_grad()
     cross_entropy(model(inputs), labels).backward()
-    squares = [weight.grad.double().square().sum() for weight in model.parameters() if weight.grad is not None]
-    return torch.stack(squares).sum().sqrt().item()
+    return get_total_norm([weight.grad for weight in model.parameters() if weight.grad is not None]).item()
 
 
 def norms(encoder: str, fusion: str, layers: int, seeds: int = 3) -> tuple[float, float]:
@@ -80,8 +80,9 @@ def norms(encoder: str, fusion: str, layers: int, seeds: int = 3) -> tuple[float
         torch.manual_seed(seed)
         model, inputs, labels = network(encoder, fusion, layers)
         model.train()
-        for _ in range(3):  # running statistics of these clips
-            model(inputs)
+        with torch.no_grad():
+            for _ in range(3):  # running statistics of these clips
+                model(inputs)
         full.append(gradient_norm(model, inputs, labels))
         model.eval()
         without = [inputs | {name: torch.zeros_like(x)} for name, x in inputs.items()]

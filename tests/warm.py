@@ -281,15 +281,19 @@ def main(folder: str) -> None:
     import agm.pipeline.cli
     import agm.pipeline.dag.make
     import agm.pipeline.steps
+    from agm.pipeline import config
     from agm.pipeline.dag import code
+    from agm.pipeline.dag.graph import Graph
 
     for name in (*agm.pipeline.steps.MODULES.values(), *LIBRARIES):
         importlib.import_module(name)
-    for step in code.STEPS:
-        code.fingerprint(step)
+    os.chdir(folder)
+    # What the commands ask for again and again: the parameters, and the source of each step.
+    for job in Graph(config.load()).jobs:
+        for name in job.code:
+            code.fingerprint(name)
     # What is there now is no garbage: a child that looked for some would copy every page.
     gc.freeze()
-    os.chdir(folder)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print("ready", file=answers, flush=True)
