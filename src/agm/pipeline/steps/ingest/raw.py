@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agm.pipeline.config import Params
@@ -33,7 +34,6 @@ from agm.pipeline.config.schema import Dataset
 from agm.pipeline.dag import provenance
 from agm.pipeline.dag.graph import Graph
 from agm.pipeline.errors import AgmError
-from agm.pipeline.io import tensors
 from agm.pipeline.io.files import read_index, read_json_or_none, sha256, write_json, write_parquet
 from agm.pipeline.io.source import outside
 from agm.pipeline.runtime import variables
@@ -189,7 +189,7 @@ def _extracted(graph: Graph) -> dict[str, dict[str, str]]:
     for path in sorted((graph.data / "features").glob("*/part-*.parquet")):
         try:
             table = pq.read_table(path, columns=["source", "content"])
-        except tensors.DAMAGED:  # damaged, or of another version
+        except (OSError, ValueError, pa.ArrowException):  # damaged, or of another version
             continue
         for key, content in zip(table["source"].to_pylist(), table["content"].to_pylist(), strict=True):
             source = json.loads(key)
