@@ -27,6 +27,8 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+"""Whether this process is one of several of pytest-xdist, which the one that collects the results has started."""
 LONGEST = (
     "test_slurm.py",
     "test_faults.py",
@@ -58,11 +60,10 @@ def without_fsync() -> Iterator[None]:
 def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of pytest-xdist share."""
     folder = tmp_path_factory.getbasetemp()
-    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    return folder.parent if IS_WORKER else folder
 
 
 @pytest.fixture(scope="session")
 def forked(of_all_workers: Path) -> Forked:
     """A server where `agm` and the engines start at once."""
-    process = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-    return Forked(of_all_workers / "forked", process)
+    return Forked(of_all_workers / "forked", owner=os.getppid() if IS_WORKER else os.getpid())

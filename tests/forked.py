@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 LIBRARIES = (
@@ -79,6 +80,14 @@ sys.exit(status[0] if status else 1)
 """
 
 
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder in which the worker of pytest-xdist that comes first makes something for all."""
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 class Forked:
     """The server, and the folder of its clients: the same ones for all workers of pytest-xdist.
 
@@ -90,8 +99,7 @@ class Forked:
     def __init__(self, folder: Path, owner: int) -> None:
         folder.mkdir(exist_ok=True)
         self.bin = folder / "bin"
-        with open(folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with one_at_a_time(folder):
             if not self.bin.is_dir():
                 self._serve(str(folder / "socket"), owner)
 

@@ -1,7 +1,6 @@
 """What must run after a change, and what is not done again: the table of CONTRIBUTING, change by change."""
 
 import csv
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from agm.pipeline.steps.evaluate import forward
 from agm.pipeline.steps.extract import step as extract_step
 from agm.pipeline.steps.ingest import raw
 from clone import ROOT
+from forked import one_at_a_time
 from media import tone, write_image, write_wav
 from pipeline import TINY
 
@@ -64,8 +64,7 @@ def write_table(root: Path, numbers: range, labels: dict[int, str] | None = None
 def copy_of_finished(shared: Path, folder: Path) -> Path:
     """A copy of a finished study of one's own data, with the data in it; `shared` keeps what the first caller made."""
     made, unfinished = shared / "finished", shared / "unfinished"
-    with open(shared / "finished.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(shared):
         if not made.exists():
             make_study(unfinished)
             unfinished.rename(made)
